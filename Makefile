@@ -1,0 +1,100 @@
+# Everything that people and CI do here. `make` alone lists it.
+#
+# `make demo` and `make test` need git, make and Python 3.11 or newer, nothing else: they build
+# `.venv` themselves, with uv where it is on PATH, with venv and pip where it is not.
+
+MAKEFLAGS += --no-builtin-rules
+
+BIN := .venv/bin
+
+# The first interpreter that is new enough and can make an environment. `make PYTHON=… test` picks another.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { echo $$python; break; }; done)
+UV := $(shell command -v uv 2>/dev/null)
+
+DIR ?=
+ARGS ?=
+N ?= 100
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+# --- the environment ------------------------------------------------------------------------------
+
+# Three stamps: `made`, an empty environment; `ready`, the project and what it needs to run;
+# `ready-dev`, all extras, the tools and the tests' needs too.
+ifneq ($(UV),)
+make_venv = uv venv --quiet --allow-existing --python '$(or $(PYTHON),>=3.11)' .venv
+install = VIRTUAL_ENV=.venv uv pip install --quiet --constraints constraints.txt \
+	--build-constraints constraints.txt
+else
+make_venv = $(PYTHON) -m venv .venv && $(PIP) --quiet --upgrade --constraint constraints.txt pip
+install = $(PIP) --quiet --constraint constraints.txt --build-constraint constraints.txt
+endif
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
+
+.venv/made:
+	@[ -n '$(UV)$(PYTHON)' ] || { echo 'No Python 3.11 or newer with venv and ensurepip on PATH' \
+		'(Debian and Ubuntu: apt install python3-venv). With uv on PATH none is needed.' >&2; exit 1; }
+	$(make_venv)
+	@touch $@
+
+.venv/ready: .venv/made pyproject.toml constraints.txt
+	$(install) --editable '.[cli]'
+	@touch $@
+
+.venv/ready-dev: .venv/made pyproject.toml constraints.txt
+	$(install) --editable '.[all]' --group dev
+	@touch .venv/ready $@
+
+# --- what it is for -------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: .venv/ready ## a real server, kill -9 in the middle, the same task finishes (DIR= for your folder)
+	$(BIN)/mcp-tasks demo $(if $(DIR),'$(DIR)')
+
+.PHONY: test
+test: .venv/ready-dev ## all tests (ARGS= goes to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: .venv/ready-dev ## ruff, formatting, spelling, layers, changelog fragments
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/codespell
+	$(BIN)/lint-imports --cache-dir .cache/import-linter
+	$(BIN)/towncrier build --draft --version next >/dev/null
+
+.PHONY: format
+format: .venv/ready-dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+.PHONY: types
+types: .venv/ready-dev ## pyright strict, and the types that users see
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes mcp_tasks
+
+.PHONY: conformance
+conformance: .venv/ready-dev ## the official MCP suite against our fixture server, SSE and JSON
+	PYTHON=$(BIN)/python tools/conformance.sh
+
+.PHONY: chaos
+chaos: .venv/ready-dev ## kill, pause and cut, N= rounds
+	MCP_TASKS_CHAOS_ROUNDS=$(N) $(BIN)/python -m pytest tests/chaos -p no:cacheprovider $(ARGS)
+
+.PHONY: bench
+bench: .venv/ready-dev ## ratios in one run; also build/bench.json
+	@mkdir -p build
+	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: build
+build: .venv/ready-dev ## wheel and sdist, then the demo from the wheel in an empty environment
+	tools/build.sh
+
+.PHONY: clean
+clean: ## remove what was built and cached; .venv stays
+	rm -rf build dist .cache .hypothesis .import_linter_cache .pytest_cache .ruff_cache
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,116 @@
+"""Durable MCP Tasks: tool calls that outlive the connection, the process and the machine.
+
+Servers start at `Tasks`, clients at `TasksClient`, and whoever finishes a task from outside, such
+as a queue worker, at `TaskStore`. Names are imported when they are first used, so that such a worker
+never pays for the SDK.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from mcp_tasks.client import TaskHandle, TasksClient
+    from mcp_tasks.context import Answer, Retry, SyncTaskContext, TaskContext
+    from mcp_tasks.domain.record import Call, Policy, Principal, TaskRecord
+    from mcp_tasks.domain.status import TaskStatus
+    from mcp_tasks.errors import (
+        ClientCapabilityError,
+        ConfigurationError,
+        InvalidTransitionError,
+        InvalidTtlError,
+        InvalidValueError,
+        JournalFullError,
+        JournalMismatchError,
+        LeaseLostError,
+        MCPTasksError,
+        NotDurableError,
+        NotReadyError,
+        QuestionKeyError,
+        QuotaExceededError,
+        StorageError,
+        StoreUnavailableError,
+        TaskError,
+        TaskExpiredError,
+        TaskNotFoundError,
+        TaskTerminalError,
+        VariablesTooLargeError,
+    )
+    from mcp_tasks.runner.config import RunnerConfig
+    from mcp_tasks.server import Tasks
+    from mcp_tasks.storage.urls import open_backend
+    from mcp_tasks.store import StoreConfig, TaskStore
+
+
+__all__ = [
+    "Answer",
+    "Call",
+    "ClientCapabilityError",
+    "ConfigurationError",
+    "InvalidTransitionError",
+    "InvalidTtlError",
+    "InvalidValueError",
+    "JournalFullError",
+    "JournalMismatchError",
+    "LeaseLostError",
+    "MCPTasksError",
+    "NotDurableError",
+    "NotReadyError",
+    "Policy",
+    "Principal",
+    "QuestionKeyError",
+    "QuotaExceededError",
+    "Retry",
+    "RunnerConfig",
+    "StorageError",
+    "StoreConfig",
+    "StoreUnavailableError",
+    "SyncTaskContext",
+    "TaskContext",
+    "TaskError",
+    "TaskExpiredError",
+    "TaskHandle",
+    "TaskNotFoundError",
+    "TaskRecord",
+    "TaskStatus",
+    "TaskStore",
+    "TaskTerminalError",
+    "Tasks",
+    "TasksClient",
+    "VariablesTooLargeError",
+    "open_backend",
+]
+
+_ELSEWHERE = {
+    "Answer": "context",
+    "Call": "domain.record",
+    "Policy": "domain.record",
+    "Principal": "domain.record",
+    "Retry": "context",
+    "RunnerConfig": "runner.config",
+    "StoreConfig": "store",
+    "SyncTaskContext": "context",
+    "TaskContext": "context",
+    "TaskHandle": "client",
+    "TaskRecord": "domain.record",
+    "TaskStatus": "domain.status",
+    "TaskStore": "store",
+    "Tasks": "server",
+    "TasksClient": "client",
+    "open_backend": "storage.urls",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_ELSEWHERE.get(name, 'errors')}")
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

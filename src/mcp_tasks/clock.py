@@ -1,0 +1,51 @@
+"""Where time comes from. The only module that reads a clock, so that tests can bring their own."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Two clocks: one that people read, one that measures."""
+
+    def now(self) -> datetime:
+        """Return the wall time, aware, in UTC, cut to whole milliseconds."""
+        ...
+
+    def elapsed(self) -> float:
+        """Return seconds on a clock that never goes back and runs through a suspend."""
+        ...
+
+
+# A suspended machine must find its lease expired on waking, so the clock has to count that time.
+# CLOCK_BOOTTIME is Linux; the other systems' monotonic clocks are the nearest they have.
+_BOOT = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+class SystemClock:
+    """The clock of this machine."""
+
+    def now(self) -> datetime:
+        """Return the wall time, aware, in UTC, cut to whole milliseconds."""
+        ms = time.time_ns() // 1_000_000
+        return _EPOCH + timedelta(milliseconds=ms)
+
+    def elapsed(self) -> float:
+        """Return seconds on a clock that never goes back and runs through a suspend."""
+        return time.monotonic() if _BOOT is None else time.clock_gettime(_BOOT)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def epoch_ms(moment: datetime) -> int:
+    """Return `moment` as whole milliseconds since 1970, rounded up so that nothing expires early."""
+    micros = (moment - _EPOCH) // timedelta(microseconds=1)
+    return -(-micros // 1000)
+
+
+def from_epoch_ms(ms: int) -> datetime:
+    """Return the moment that `epoch_ms` made `ms` from."""
+    return _EPOCH + timedelta(milliseconds=ms)

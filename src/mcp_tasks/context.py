@@ -1,0 +1,458 @@
+"""What a tool sees of its task: `TaskContext`, and `SyncTaskContext` for plain `def` tools.
+
+The context says what a tool may do; how it is done durably is the runner's (`Operations`). The same
+context, with operations that keep nothing, serves a call that runs without a task.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import random
+import typing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, TypeVarTuple, overload
+
+import anyio
+import anyio.from_thread
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from mcp_tasks.errors import InvalidValueError, TaskError
+from mcp_tasks.jsonio import to_json
+
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from datetime import timedelta
+
+    from mcp_tasks.domain.record import Principal
+
+
+T = TypeVar("T")
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Ts = TypeVarTuple("Ts")
+
+MAX_STEP_BYTES = 4 * 1024 * 1024
+"""The largest value of a step, as JSON."""
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """What came back for a question.
+
+    Attributes:
+        action: `accept` with `data`, `decline` for a "no", `cancel` for a closed dialog.
+        data: The answer, validated; `None` unless accepted.
+    """
+
+    action: Literal["accept", "decline", "cancel"]
+    data: T | None = None
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often a step is tried before its exception leaves it.
+
+    Attributes:
+        attempts: Tries in all, at least 1.
+        delay: Seconds before the second try; the wait is random between 0 and this (full jitter).
+        factor: By how much `delay` grows from try to try.
+        max_delay: Its upper bound, in seconds.
+        on: Which exceptions are worth another try.
+    """
+
+    attempts: int = 3
+    delay: float = 1.0
+    factor: float = 2.0
+    max_delay: float = 60.0
+    on: tuple[type[Exception], ...] = (Exception,)
+
+
+class Operations(Protocol):
+    """What lies behind a context: a running attempt, or nothing durable at all."""
+
+    @property
+    def durable(self) -> bool:
+        """True when what is recorded outlives the process."""
+        ...
+
+    @property
+    def cancel_requested(self) -> bool:
+        """True once somebody asked for the end of the task."""
+        ...
+
+    async def step(self, key: str, what: str, run: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Return the recorded JSON of step `key`, or run it and record what it gave."""
+        ...
+
+    async def ask(self, key: str | None, method: str, params: Mapping[str, Any]) -> Any:
+        """Put a request to the client and return its answer, a JSON value."""
+        ...
+
+    async def report(self, current: float, total: float | None, message: str | None) -> None:
+        """Show how far the work is."""
+        ...
+
+    async def variables(self) -> dict[str, Any]:
+        """Return the task's variables."""
+        ...
+
+    async def set_variables(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge `changes` into the variables and return all of them."""
+        ...
+
+    async def extend(self, ttl: timedelta) -> None:
+        """Let the task live for `ttl` from now on, at least."""
+        ...
+
+    async def run_sync(self, fn: Callable[[], T]) -> T:
+        """Run a blocking function in a thread of ours."""
+        ...
+
+
+class TaskContext:
+    """A tool's view of the task that it runs in.
+
+    Declare a parameter of this type in a tool made with `@tasks.tool()`; it is filled in and does
+    not show in the tool's schema.
+
+    Attributes:
+        task_id: The task's id; empty when the call runs without a task.
+        attempt: Which run of the body this is, from 1. Exact: no two runs share a number.
+        idempotency_key: The same on every attempt: hand it to whatever must not happen twice.
+        principal: Who called, or `None` without authentication. Never a token.
+        durable: True in a task. False when the call runs without one: steps then just run, and
+            `elicit` raises `NotDurableError`.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        *,
+        task_id: str = "",
+        attempt: int = 1,
+        idempotency_key: str = "",
+        principal: Principal | None = None,
+    ) -> None:
+        self._operations = operations
+        self.task_id = task_id
+        self.attempt = attempt
+        self.idempotency_key = idempotency_key
+        self.principal = principal
+
+    def __repr__(self) -> str:
+        return f"<TaskContext {self.task_id or 'without a task'} attempt {self.attempt}>"
+
+    @property
+    def durable(self) -> bool:
+        """True in a task, false when the call runs without one."""
+        return self._operations.durable
+
+    @property
+    def cancel_requested(self) -> bool:
+        """True once somebody asked for the end of the task. A blocking tool should look at it."""
+        return self._operations.cancel_requested
+
+    @overload
+    async def step(
+        self,
+        key: str,
+        fn: Callable[[*Ts], Awaitable[T]],
+        *args: *Ts,
+        retry: Retry | None = None,
+    ) -> T: ...
+
+    @overload
+    async def step(
+        self, key: str, fn: Callable[[*Ts], T], *args: *Ts, retry: Retry | None = None
+    ) -> T: ...
+
+    async def step(
+        self, key: str, fn: Callable[..., Any], *args: Any, retry: Retry | None = None
+    ) -> Any:
+        """Run `fn(*args)` once in the life of the task, and remember what it returned.
+
+        In a `resumable` tool the value is recorded before it is returned; after a crash the next
+        attempt gets the recorded value and `fn` does not run again. A crash between the end of
+        `fn` and its record runs it again: at least once, recorded exactly once. In other tools
+        the step just runs.
+
+        The value goes through `fn`'s return annotation to JSON and back, on the first run too, so
+        that every run sees the same. A plain `def` runs in a thread.
+
+        Args:
+            key: Names the work, the same on every run, unique in the task.
+            fn: A coroutine function or a plain function.
+            *args: Its arguments.
+            retry: How often to try again when `fn` raises; `None` for once.
+
+        Raises:
+            InvalidValueError: The value is no JSON, or too large. Nothing was recorded.
+            JournalMismatchError: This key was recorded for something else.
+            JournalFullError: Too many steps. Nothing was recorded.
+            LeaseLostError: Another worker may run this task now; stop.
+        """
+        name, values = _signature(_bare(fn))
+
+        async def run() -> bytes:
+            return values.dump(key, await self._call(fn, args, retry))
+
+        return values.load(key, await self._operations.step(key, name, run))
+
+    async def _call(self, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None) -> Any:
+        tries = 1 if retry is None else max(1, retry.attempts)
+        for attempt in range(1, tries + 1):
+            try:
+                if inspect.iscoroutinefunction(_bare(fn)):
+                    return await fn(*args)
+                value = await self._operations.run_sync(functools.partial(fn, *args))
+                return await value if inspect.isawaitable(value) else value
+            except TaskError:
+                raise
+            except Exception as error:
+                if retry is None or attempt == tries or not isinstance(error, retry.on):
+                    raise
+                limit = min(retry.max_delay, retry.delay * retry.factor ** (attempt - 1))
+                await anyio.sleep(random.uniform(0, limit))  # noqa: S311 - jitter is no secret
+        raise AssertionError  # the loop returns or raises
+
+    async def elicit(self, key: str, message: str, schema: type[ModelT]) -> Answer[ModelT]:
+        """Ask the person behind the client, and wait for the answer as long as it takes.
+
+        In a `resumable` tool waiting costs nothing: the task is parked, the answer may come hours
+        later and on any server, and the tool is then run again from the top, where this call
+        returns the recorded answer. In other tools the call waits in the process.
+
+        Args:
+            key: Names the question; unique in the task.
+            message: What the person reads.
+            schema: A flat model of strings, numbers, booleans and enumerations.
+
+        Raises:
+            NotDurableError: The call runs without a task.
+            ClientCapabilityError: The client did not declare `elicitation`. Nothing was asked.
+            InvalidValueError: The answer does not fit `schema`.
+            QuestionKeyError: The key was used for another question.
+        """
+        params = {
+            "mode": "form",
+            "message": message,
+            "requestedSchema": schema.model_json_schema(),
+        }
+        raw = await self._operations.ask(key, "elicitation/create", params)
+        action = raw.get("action") if isinstance(raw, dict) else None
+        if action == "accept":
+            try:
+                return Answer("accept", schema.model_validate(raw.get("content") or {}))
+            except ValidationError as error:
+                problem = f"it does not fit {schema.__name__} ({error.error_count()} errors)"
+                raise InvalidValueError(f"the answer to {key!r}", problem) from error
+        return Answer("decline" if action == "decline" else "cancel")
+
+    async def request(
+        self, method: str, params: Mapping[str, Any], *, key: str | None = None
+    ) -> dict[str, Any]:
+        """Put any request that MCP lets a task make to the client, and wait for its answer.
+
+        Args:
+            method: `elicitation/create`, `sampling/createMessage` or `roots/list`.
+            params: As the specification has them.
+            key: As for `elicit`; `None` numbers it, which is only safe on a re-run as long as the
+                tool asks in the same order.
+
+        Raises:
+            NotDurableError: The call runs without a task.
+            ClientCapabilityError: The client did not declare what this needs. Nothing was asked.
+        """
+        return await self._operations.ask(key, method, params)
+
+    async def progress(
+        self, current: float, total: float | None = None, message: str | None = None
+    ) -> None:
+        """Show how far the work is: polls see the latest. Not durable, at most one write a second.
+
+        Args:
+            current: How much is done.
+            total: Of how much, if that is known.
+            message: What is going on, for a person; otherwise made from the numbers.
+        """
+        await self._operations.report(current, total, message)
+
+    async def variables(self) -> dict[str, Any]:
+        """Return a copy of all the task's variables."""
+        return await self._operations.variables()
+
+    async def get_variable(self, name: str, kind: type[T] | None = None) -> T | None:
+        """Return one variable, or `None` when there is none or it is no `kind`.
+
+        Args:
+            name: Its name.
+            kind: Any type pydantic knows; `None` takes what is there.
+        """
+        value = (await self._operations.variables()).get(name)
+        if value is None or kind is None:
+            return value
+        try:
+            return TypeAdapter(kind).validate_python(value, strict=True)
+        except ValidationError:
+            return None
+
+    async def set_variables(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge `changes` into the task's variables and save them.
+
+        Variables outlive the process: the next attempt starts with the last ones saved. The
+        client sees them too, under `_meta` of `tasks/get`, except for names that begin with `_`.
+
+        Args:
+            changes: Names to new values. `None` removes the name; a name left out keeps its
+                value. Values are replaced whole, not merged deeper.
+
+        Returns:
+            All variables after the merge, a copy.
+
+        Raises:
+            VariablesTooLargeError: All together would be over the limit. Nothing was saved.
+            InvalidValueError: A value is no JSON, too deep, or holds too long a string.
+            LeaseLostError: Another worker may run this task now; stop.
+        """
+        return await self._operations.set_variables(changes)
+
+    async def set_variable(self, name: str, value: Any) -> None:
+        """Set one variable; `None` removes it. As `set_variables`."""
+        await self._operations.set_variables({name: value})
+
+    async def delete_variable(self, name: str) -> None:
+        """Remove one variable, if it is there."""
+        await self._operations.set_variables({name: None})
+
+    async def extend(self, ttl: timedelta) -> None:
+        """Let the task live for at least `ttl` from now on.
+
+        A task that a worker runs is extended by itself; this is for work that goes on elsewhere.
+
+        Raises:
+            NotDurableError: The call runs without a task.
+            InvalidTtlError: That is beyond the maximum. Nothing was changed.
+        """
+        await self._operations.extend(ttl)
+
+    async def run_sync(self, fn: Callable[[], T]) -> T:
+        """Run a blocking function in a thread of this library's, not of the SDK's.
+
+        Cancelling does not stop the thread; look at `cancel_requested` in it.
+        """
+        return await self._operations.run_sync(fn)
+
+
+class SyncTaskContext:
+    """`TaskContext` for plain `def` tools: the same methods, blocking.
+
+    For use in the thread that runs the tool, nowhere else.
+    """
+
+    def __init__(self, task: TaskContext) -> None:
+        self._task = task
+        self.task_id = task.task_id
+        self.attempt = task.attempt
+        self.idempotency_key = task.idempotency_key
+        self.principal = task.principal
+
+    @property
+    def durable(self) -> bool:
+        """True in a task, false when the call runs without one."""
+        return self._task.durable
+
+    @property
+    def cancel_requested(self) -> bool:
+        """True once somebody asked for the end of the task; look at it now and then."""
+        return self._task.cancel_requested
+
+    def step(
+        self, key: str, fn: Callable[[*Ts], T], *args: *Ts, retry: Retry | None = None
+    ) -> T:
+        """Run `fn(*args)` once in the life of the task. As `TaskContext.step`."""
+        call = functools.partial(self._task.step, key, fn, *args, retry=retry)
+        return anyio.from_thread.run(call)  # type: ignore[arg-type]
+
+    def elicit(self, key: str, message: str, schema: type[ModelT]) -> Answer[ModelT]:
+        """Ask the person behind the client. As `TaskContext.elicit`."""
+        return anyio.from_thread.run(self._task.elicit, key, message, schema)
+
+    def request(
+        self, method: str, params: Mapping[str, Any], *, key: str | None = None
+    ) -> dict[str, Any]:
+        """Put a request to the client. As `TaskContext.request`."""
+        return anyio.from_thread.run(functools.partial(self._task.request, key=key), method, params)
+
+    def progress(
+        self, current: float, total: float | None = None, message: str | None = None
+    ) -> None:
+        """Show how far the work is. As `TaskContext.progress`."""
+        anyio.from_thread.run(self._task.progress, current, total, message)
+
+    def variables(self) -> dict[str, Any]:
+        """Return a copy of all the task's variables."""
+        return anyio.from_thread.run(self._task.variables)
+
+    def get_variable(self, name: str, kind: type[T] | None = None) -> T | None:
+        """Return one variable. As `TaskContext.get_variable`."""
+        return anyio.from_thread.run(self._task.get_variable, name, kind)
+
+    def set_variables(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge `changes` into the variables. As `TaskContext.set_variables`."""
+        return anyio.from_thread.run(self._task.set_variables, changes)
+
+    def set_variable(self, name: str, value: Any) -> None:
+        """Set one variable; `None` removes it."""
+        anyio.from_thread.run(self._task.set_variable, name, value)
+
+    def delete_variable(self, name: str) -> None:
+        """Remove one variable, if it is there."""
+        anyio.from_thread.run(self._task.delete_variable, name)
+
+    def extend(self, ttl: timedelta) -> None:
+        """Let the task live for at least `ttl` from now on. As `TaskContext.extend`."""
+        anyio.from_thread.run(self._task.extend, ttl)
+
+
+class _Values:
+    """How the value of a step becomes JSON and comes back, by its function's annotation."""
+
+    def __init__(self, annotation: Any) -> None:
+        self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+
+    def dump(self, key: str, value: Any) -> bytes:
+        what = f"the value of step {key!r}"
+        try:
+            plain = self._adapter.dump_python(value, mode="json", warnings="error")
+        except (ValueError, TypeError) as error:
+            problem = f"{type(value).__name__} does not become JSON as what its function returns"
+            raise InvalidValueError(what, problem) from error
+        return to_json(plain, what=what, max_bytes=MAX_STEP_BYTES)
+
+    def load(self, key: str, data: bytes) -> Any:
+        try:
+            return self._adapter.validate_json(data)
+        except ValidationError as error:
+            problem = f"what was recorded is not what the step returns ({error.error_count()} errors)"
+            raise InvalidValueError(f"the value of step {key!r}", problem) from error
+
+
+def _bare(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Strip partial application, and the instance off a bound method."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return getattr(fn, "__func__", fn)
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature(fn: Callable[..., Any]) -> tuple[str, _Values]:
+    """Name `fn` and find out how to carry what it returns."""
+    named = inspect.unwrap(fn)
+    target = named if inspect.isroutine(named) or inspect.isclass(named) else type(named).__call__
+    name = getattr(named, "__qualname__", type(named).__qualname__)
+    try:
+        annotation = typing.get_type_hints(target).get("return", Any)
+    except (NameError, TypeError):
+        annotation = Any
+    return name, _Values(annotation)

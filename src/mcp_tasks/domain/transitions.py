@@ -1,0 +1,301 @@
+"""What may happen to a task: functions from a record to the next record.
+
+Pure: time and names come in as arguments, and nothing is read or written. The store applies one of
+them, compare-and-swaps the outcome, and applies it again to the newer record when somebody else was
+faster; so each must come to the right answer from any record it may meet, and must recognise its
+own effect. A function that changes nothing returns the very record that it was given.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
+
+from mcp_tasks.domain.record import Failure, Mark, Payload, Progress, TaskRecord
+from mcp_tasks.domain.status import TaskStatus, check_transition
+from mcp_tasks.errors import INTERNAL_ERROR, LeaseLostError, TaskTerminalError
+
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+
+def update(
+    record: TaskRecord,
+    now: datetime,
+    status: TaskStatus,
+    *,
+    retention: timedelta,
+    message: str | None = None,
+) -> TaskRecord:
+    """Move to `status` by the status table; `message` replaces the last one, `None` clears it.
+
+    Raises:
+        TaskTerminalError: The task has ended.
+        InvalidTransitionError: The table does not have it.
+    """
+    if status.is_terminal:
+        return end(record, now, status, retention=retention, message=message)
+    check_transition(record.status, status)
+    questions = record.questions if status is TaskStatus.INPUT_REQUIRED else ()
+    return _moved(record, now, status=status, message=message, questions=questions)
+
+
+def end(
+    record: TaskRecord,
+    now: datetime,
+    status: TaskStatus,
+    *,
+    retention: timedelta,
+    message: str | None = None,
+    result: Payload | None = None,
+    error: Failure | None = None,
+) -> TaskRecord:
+    """End the task. Its outcome then stays readable for the smaller of its ttl and `retention`.
+
+    Raises:
+        TaskTerminalError: It has ended already; the first outcome stays.
+    """
+    check_transition(record.status, status)
+    age = max(now, record.updated_at) - record.created_at
+    return _moved(
+        record,
+        now,
+        status=status,
+        message=message,
+        worker=None,
+        questions=(),
+        result=result,
+        error=error,
+        ended_at=max(now, record.updated_at),
+        # The specification lets a ttl change; it is how a client learns until when it may look.
+        ttl=max(record.ttl, age + min(record.ttl, retention)),
+    )
+
+
+def fail(
+    record: TaskRecord, now: datetime, failure: Failure, *, retention: timedelta
+) -> TaskRecord:
+    """End the task with a JSON-RPC error, whose text is the status message too."""
+    return end(
+        record,
+        now,
+        TaskStatus.FAILED,
+        retention=retention,
+        message=failure.message,
+        error=failure,
+    )
+
+
+def expire(record: TaskRecord, now: datetime) -> TaskRecord:
+    """End a task that is past its time to live; it is read as failed until it is removed.
+
+    Spec: 2026-07-28 tasks, T-043.
+    """
+    failure = failure_of("expired", "the task was not finished within its time to live")
+    return _moved(
+        record,
+        now,
+        status=TaskStatus.FAILED,
+        message=failure.message,
+        worker=None,
+        questions=(),
+        error=failure,
+        ended_at=record.deadline,
+    )
+
+
+def failure_of(reason: str, message: str, **data: Any) -> Failure:
+    """Make the JSON-RPC error for an end that the tool did not bring about."""
+    body = msgspec.json.encode({"reason": reason, **data})
+    return Failure(INTERNAL_ERROR, message, msgspec.Raw(body))
+
+
+# --- claims and their end ------------------------------------------------------------------------
+
+
+def check_fence(record: TaskRecord, worker: str, attempt: int) -> None:
+    """Raise unless this attempt of this worker may still write the record.
+
+    Raises:
+        LeaseLostError: Another attempt may run, or the task has ended.
+    """
+    if not record.is_held_by(worker, attempt):
+        raise LeaseLostError(attempt)
+
+
+def claim(
+    record: TaskRecord, now: datetime, worker: str, attempt: int, *, retention: timedelta
+) -> TaskRecord:
+    """Take a task that waits for any worker; a task whose end was asked for ends instead.
+
+    Raises:
+        LeaseLostError: It does not wait for this attempt (any more).
+    """
+    if record.is_held_by(worker, attempt):
+        return record
+    waits = record.status is TaskStatus.WORKING and record.worker is None
+    if not waits or record.attempt + 1 != attempt:
+        raise LeaseLostError(attempt)
+    if record.cancel is not None:
+        return end(record, now, TaskStatus.CANCELLED, retention=retention)
+    return _moved(record, now, worker=worker, attempt=attempt)
+
+
+def take_from_dead(
+    record: TaskRecord, now: datetime, worker: str, *, admitted: bool, retention: timedelta
+) -> TaskRecord:
+    """Free or end a task that a dead `worker` may have had.
+
+    A task that nobody has is written all the same (the caller gets an equal, new object): a claim
+    that the dead worker began before it stopped then finds another version and fails.
+
+    Args:
+        record: The task.
+        now: When.
+        worker: Who is dead.
+        admitted: False if the task was never in its owner's roster, so that nobody was told of it.
+        retention: How long an outcome stays readable.
+    """
+    if record.is_terminal or record.worker not in (None, worker):
+        return record
+    if record.worker is None:
+        return replace(record)
+    if not admitted and record.attempt == 1:
+        failure = failure_of("never_started", "the task was never started")
+        return fail(record, now, failure, retention=retention)
+    return _free(record, now, "worker_lost", started=True, lost=True, retention=retention)
+
+
+def hand_back(
+    record: TaskRecord,
+    now: datetime,
+    worker: str,
+    attempt: int,
+    *,
+    started: bool,
+    retention: timedelta,
+) -> TaskRecord:
+    """Free or end a task that its own worker lets go of.
+
+    Args:
+        record: The task.
+        now: When.
+        worker: Who runs it.
+        attempt: As which attempt.
+        started: False if the worker knows that the body did not begin.
+        retention: How long an outcome stays readable.
+
+    Raises:
+        LeaseLostError: This attempt has nothing to let go of any more.
+    """
+    check_fence(record, worker, attempt)
+    return _free(record, now, "worker_stopped", started=started, lost=False, retention=retention)
+
+
+def _free(
+    record: TaskRecord,
+    now: datetime,
+    reason: str,
+    *,
+    started: bool,
+    lost: bool,
+    retention: timedelta,
+) -> TaskRecord:
+    # Whoever takes a task from a worker looks at the flag first.
+    if record.cancel is not None:
+        return end(record, now, TaskStatus.CANCELLED, retention=retention)
+    if started and not record.policy.is_restartable:
+        text = (
+            f"the worker that ran this task was {'lost' if lost else 'stopped'}; "
+            "the tool may have run, and is not run again"
+        )
+        failure = failure_of(reason, text, attempt=record.attempt, mayHaveRun=True)
+        return fail(record, now, failure, retention=retention)
+    if record.status is TaskStatus.INPUT_REQUIRED and record.policy.resumable:
+        return _moved(record, now, worker=None)
+    lost_attempts = record.lost + lost
+    if lost and lost_attempts >= record.policy.max_attempts:
+        text = f"{lost_attempts} attempts ended with their worker; the tool is not run again"
+        failure = failure_of(
+            "attempts_exhausted", text, attempt=record.attempt, lost=lost_attempts, mayHaveRun=True
+        )
+        return fail(record, now, failure, retention=retention)
+    return _moved(
+        record, now, status=TaskStatus.WORKING, worker=None, lost=lost_attempts, questions=()
+    )
+
+
+def park(
+    record: TaskRecord, now: datetime, worker: str, attempt: int, *, retention: timedelta
+) -> TaskRecord:
+    """Let a task wait for its answers without a worker.
+
+    The record itself comes back when no question is outstanding (any more); a task whose end was
+    asked for ends instead.
+
+    Raises:
+        LeaseLostError: This attempt may not write the record any more.
+    """
+    check_fence(record, worker, attempt)
+    if record.cancel is not None:
+        return end(record, now, TaskStatus.CANCELLED, retention=retention)
+    if not record.questions:
+        return record
+    return _moved(record, now, worker=None)
+
+
+# --- requests from outside -----------------------------------------------------------------------
+
+
+def cancel(
+    record: TaskRecord, now: datetime, *, by: str | None, retention: timedelta
+) -> TaskRecord:
+    """Ask for the end of a task; one that nobody runs ends at once.
+
+    A task that has ended, or is already asked to, stays as it is.
+    """
+    if record.is_terminal:
+        return record
+    if record.worker is None:
+        marked = replace(record, cancel=record.cancel or Mark(now, by))
+        return end(marked, now, TaskStatus.CANCELLED, retention=retention)
+    if record.cancel is not None:
+        return record
+    return _moved(record, now, cancel=Mark(now, by))
+
+
+def extend(
+    record: TaskRecord, now: datetime, ttl: timedelta, *, max_ttl: timedelta
+) -> TaskRecord:
+    """Let a task live for `ttl` from now on, at least, but not longer than `max_ttl` in all.
+
+    Raises:
+        TaskTerminalError: The task has ended.
+    """
+    if record.is_terminal:
+        raise TaskTerminalError(record.status, TaskStatus.WORKING)
+    wanted = min(now - record.created_at + ttl, max_ttl)
+    return record if wanted <= record.ttl else _moved(record, now, ttl=wanted)
+
+
+def report(record: TaskRecord, now: datetime, progress: Progress) -> TaskRecord:
+    """Show progress. A task that has ended, or shows this already, stays as it is."""
+    if record.is_terminal or record.progress == progress:
+        return record
+    return _moved(record, now, progress=progress, message=describe(progress))
+
+
+def describe(progress: Progress) -> str:
+    """Put progress in words: its message if it has one, else its numbers."""
+    if progress.message is not None:
+        return progress.message
+    current = f"{progress.current:g}"
+    return current if progress.total is None else f"{current} of {progress.total:g}"
+
+
+def _moved(record: TaskRecord, now: datetime, **changes: Any) -> TaskRecord:
+    """Change a record. The time of its last update never goes back, whatever the clock does."""
+    return replace(record, updated_at=max(record.updated_at, now), **changes)

@@ -1,0 +1,48 @@
+"""Identifiers: task ids sorted by creation and not to be guessed, and short random names.
+
+A task id is 36 characters of lower-case base32 (Crockford's alphabet, so that they sort as their
+bits do): 10 for 48 bits of milliseconds since 1970, 26 for 130 random bits.
+
+Spec: 2026-07-28 tasks, T-089 (no third party can guess an id). The time prefix is ours.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from mcp_tasks.clock import epoch_ms
+
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+_LETTERS = frozenset(_ALPHABET)
+TASK_ID_LENGTH = 36
+
+
+def _base32(number: int, length: int) -> str:
+    pairs: list[str] = []
+    for _ in range(length // 2):
+        pairs.append(_PAIRS[number & 1023])
+        number >>= 10
+    pairs.reverse()
+    return "".join(pairs)
+
+
+def new_task_id(now: datetime) -> str:
+    """Make a task id: unguessable, never made twice, sorted by `now` to the millisecond."""
+    return _base32((epoch_ms(now) << 130) | secrets.randbits(130), TASK_ID_LENGTH)
+
+
+def is_task_id(text: str) -> bool:
+    """Tell whether `text` has the form of a task id, so that other text costs no look-up."""
+    return len(text) == TASK_ID_LENGTH and _LETTERS.issuperset(text)
+
+
+def new_name() -> str:
+    """Make a random name of 16 characters (80 bits): a worker's incarnation, a blob, a write."""
+    return _base32(secrets.randbits(80), 16)

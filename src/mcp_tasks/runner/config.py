@@ -1,0 +1,52 @@
+"""The times and sizes of a runner, in one frozen table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mcp_tasks.errors import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerConfig:
+    """Times are in seconds. Those of the lease must be the same in all processes.
+
+    Attributes:
+        max_running: Bodies at once in this process; further tasks wait as rows, for any worker.
+        max_threads: Threads for plain `def` tools and steps.
+        beat: Between two heartbeats of a worker.
+        lease: A worker unchanged for so long, as another one sees it, is dead.
+        fence: A worker without a good beat for so long takes itself for dead.
+        scan: Between two looks for dead workers, give or take a fifth.
+        look: Between two looks for tasks that wait, and for word from other processes.
+        cancel_grace: A body that ignores its cancellation for so long is cut off.
+        drain: How long running bodies may go on at shutdown.
+        get_hold: How long a `get` waits for the next change of a task that runs here; 0 for not.
+        progress_every: Between two writes that carry nothing but progress.
+    """
+
+    max_running: int = 128
+    max_threads: int = 32
+    beat: float = 5.0
+    lease: float = 15.0
+    fence: float = 10.0
+    scan: float = 2.0
+    look: float = 1.0
+    cancel_grace: float = 10.0
+    drain: float = 20.0
+    get_hold: float = 0.05
+    progress_every: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse times with which a live worker would be taken for dead.
+
+        Raises:
+            ConfigurationError: Not `beat < fence < lease`, or no room to run.
+        """
+        if not 0 < self.beat < self.fence < self.lease:
+            raise ConfigurationError(
+                f"beat ({self.beat} s) must be less than fence ({self.fence} s), and fence less "
+                f"than lease ({self.lease} s)"
+            )
+        if self.max_running < 1 or self.max_threads < 1:
+            raise ConfigurationError("max_running and max_threads must be at least 1")

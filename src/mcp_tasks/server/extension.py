@@ -1,0 +1,277 @@
+"""The Tasks extension of 2026-07-28 as the SDK's `Extension`: three methods and one interceptor.
+
+Every refusal comes before the look-up, and a task that is foreign, gone, or never was is refused in
+the same bytes. A task id may be all that stands between a caller and a task, so none is ever logged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+from mcp.server.extension import Extension, MethodBinding
+from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
+from mcp_types import (
+    CLIENT_CAPABILITIES_META_KEY,
+    CLIENT_INFO_META_KEY,
+    HEADER_MISMATCH,
+    METHOD_NOT_FOUND,
+    RequestParams,
+)
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from msgspec import UNSET, Raw, UnsetType
+
+from mcp_tasks.domain.record import Call
+from mcp_tasks.errors import TaskError, TaskNotFoundError
+from mcp_tasks.jsonio import to_json
+from mcp_tasks.protocol import v2026_07_28 as wire
+from mcp_tasks.server.answers import check_answers
+from mcp_tasks.server.owners import current_principal, owner_of
+from mcp_tasks.server.refusals import missing_extension, protocol_error
+from mcp_tasks.server.slots import Escalation, Mode, Slot, slot
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+    from mcp_types import CallToolRequestParams
+
+    from mcp_tasks.domain.record import TaskRecord
+    from mcp_tasks.server.hosts import Host, Hosts
+    from mcp_tasks.server.owners import OwnerOf
+    from mcp_tasks.server.tools import TaskTool
+
+    Context = ServerRequestContext[Any, Any]
+
+
+_MODERN: Final = frozenset(MODERN_PROTOCOL_VERSIONS)
+_MAX_CLIENT_BYTES: Final = 16 * 1024
+_MAX_TRACEPARENT: Final = 128
+
+
+class TaskParams(RequestParams):
+    """Parameters of `tasks/get` and `tasks/cancel`.
+
+    Typed loosely, so that an id of a wrong type is an unknown id like any other.
+    """
+
+    task_id: Any = None
+
+
+class UpdateParams(TaskParams):
+    """Parameters of `tasks/update`. What lies under a key that is not asked for is ignored."""
+
+    input_responses: dict[str, Any]
+
+
+class TasksExtension(Extension):
+    """Serves tasks to clients that declare the extension.
+
+    Args:
+        hosts: Store and runner, on the loop that a request comes in on.
+        owner_of: Replaces the rule for owners; `None` from it leaves the rule in place.
+    """
+
+    identifier = wire.EXTENSION
+
+    def __init__(self, hosts: Hosts, owner_of: OwnerOf | None) -> None:
+        self._hosts = hosts
+        self._owner_of = owner_of
+
+    def methods(self) -> Sequence[MethodBinding]:
+        """Bind the methods, for the protocol versions that have the extension."""
+        return (
+            MethodBinding("tasks/get", TaskParams, self._get, _MODERN),
+            MethodBinding("tasks/update", UpdateParams, self._update, _MODERN),
+            MethodBinding("tasks/cancel", TaskParams, self._cancel, _MODERN),
+        )
+
+    # --- tools/call ------------------------------------------------------------------------------
+
+    async def intercept_tool_call(
+        self, params: CallToolRequestParams, ctx: Context, call_next: CallNext
+    ) -> HandlerResult:
+        """Let the call run up to its tool, and make a task of it if the tool's wrapper says so.
+
+        Bad arguments, rounds of input and plain tools end here without a task.
+        """
+        current = slot.get()
+        if current is not None and current.session is ctx.session:
+            return await call_next(ctx)  # the call that a task itself makes
+        if is_declared(ctx):
+            token = slot.set(Slot(params.name, Mode.OFFER, ctx.session))
+        else:
+            token = slot.set(
+                Slot(params.name, Mode.REFUSE, ctx.session, refuse=lambda: refuse(ctx))
+            )
+        try:
+            return await call_next(ctx)
+        except Escalation as escalation:
+            tool = escalation.tool
+        finally:
+            slot.reset(token)
+        return await self._create(tool, params, ctx)
+
+    async def _create(
+        self, tool: TaskTool, params: CallToolRequestParams, ctx: Context
+    ) -> dict[str, Any]:
+        """Create the task durably, and answer with it.
+
+        Spec: 2026-07-28 tasks, T-024 (durable before the answer).
+        """
+        host = self._host(ctx)
+        try:
+            call = _call(host, params, ctx)
+            # A client that goes away must not leave half a task behind.
+            with anyio.CancelScope(shield=True):
+                record = await host.runner.create(
+                    self._owner(ctx, host),
+                    call,
+                    policy=tool.policy,
+                    ttl=tool.ttl,
+                    poll_interval=tool.poll_interval,
+                )
+        except TaskError as error:
+            raise protocol_error(error) from error
+        return wire.create_result(record)
+
+    # --- tasks/* ---------------------------------------------------------------------------------
+
+    async def _get(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
+        """Show a task. One read of the store. Spec: 2026-07-28 tasks, T-033 to T-041."""
+        host, owner, task_id = self._admit(ctx, params)
+        try:
+            return await _show(host, await host.runner.get(owner, task_id))
+        except TaskError as error:
+            raise protocol_error(error) from error
+
+    async def _update(self, ctx: Context, params: UpdateParams) -> dict[str, Any]:
+        """Take answers; acknowledged once they are durable. Spec: 2026-07-28 tasks, T-052, T-056."""
+        host, owner, task_id = self._admit(ctx, params)
+        try:
+            record = await host.store.get(owner, task_id)
+            answers = check_answers(record, params.input_responses)
+            if answers:
+                with anyio.CancelScope(shield=True):
+                    await host.store.answer(owner, task_id, answers, by=_by())
+        except TaskError as error:
+            raise protocol_error(error) from error
+        return {}
+
+    async def _cancel(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
+        """Ask for the end of a task; one that has ended is left as it is.
+
+        Spec: 2026-07-28 tasks, T-060 to T-063.
+        """
+        host, owner, task_id = self._admit(ctx, params)
+        try:
+            with anyio.CancelScope(shield=True):
+                await host.store.cancel(owner, task_id, by=_by())
+        except TaskError as error:
+            raise protocol_error(error) from error
+        return {}
+
+    def _admit(self, ctx: Context, params: TaskParams) -> tuple[Host, str, str]:
+        """Refuse what needs no look-up, and say where to look.
+
+        Spec: 2026-07-28 tasks, T-073, T-076, T-077 and T-079; core, C-001 and C-002.
+        """
+        if not is_declared(ctx):
+            raise missing_extension()
+        task_id = params.task_id
+        request = ctx.request
+        if request is not None:
+            name = request.headers.get(MCP_NAME_HEADER)
+            if name is None or decode_header_value(name.strip(" \t")) != task_id:
+                raise MCPError(
+                    HEADER_MISMATCH, "the Mcp-Name header is missing or is not params.taskId"
+                )
+        if not isinstance(task_id, str):
+            raise protocol_error(TaskNotFoundError())
+        host = self._host(ctx)
+        return host, self._owner(ctx, host), task_id
+
+    def _host(self, ctx: Context) -> Host:
+        host = self._hosts.current()
+        if ctx.request is not None:
+            host.is_http = True
+        return host
+
+    def _owner(self, ctx: Context, host: Host) -> str:
+        owner = None if self._owner_of is None else self._owner_of(ctx)
+        return owner or owner_of(ctx, is_local_store=host.is_local)
+
+
+def is_declared(ctx: Context) -> bool:
+    """Tell whether this very request declares the extension. Spec: 2026-07-28 tasks, T-006."""
+    capabilities = ctx.session.client_capabilities
+    return (
+        capabilities is not None
+        and capabilities.extensions is not None
+        and wire.EXTENSION in capabilities.extensions
+        # Spec: 2026-07-28 tasks, T-093: an older revision does not know the extension.
+        and ctx.protocol_version in _MODERN
+    )
+
+
+def refuse(ctx: Context) -> None:
+    """Raise the error for a tool that needs a task, on a call that cannot become one."""
+    if ctx.protocol_version in _MODERN:
+        raise missing_extension()
+    raise MCPError(
+        METHOD_NOT_FOUND,
+        f"this tool runs only as a task, with protocol version {wire.PROTOCOL_VERSION} and the "
+        f"extension {wire.EXTENSION}",
+    )
+
+
+def _call(host: Host, params: CallToolRequestParams, ctx: Context) -> Call:
+    """Write down the request, so that it can be made again from that alone.
+
+    Raises:
+        InvalidValueError: A part of it is no JSON, or too large. Nothing was stored.
+    """
+    encode = host.store.encode
+    raw = ctx.params or {}
+    meta: dict[str, Any] = raw.get("_meta") or {}
+    responses = raw.get("inputResponses")
+    return Call(
+        tool=params.name,
+        arguments=encode(params.arguments or {}, what="arguments"),
+        protocol_version=ctx.protocol_version,
+        input_responses=None if responses is None else encode(responses, what="inputResponses"),
+        request_state=params.request_state,
+        client_info=_declared(meta, CLIENT_INFO_META_KEY),
+        client_capabilities=_declared(meta, CLIENT_CAPABILITIES_META_KEY),
+        principal=current_principal(),
+        traceparent=_traceparent(meta),
+    )
+
+
+def _declared(meta: dict[str, Any], key: str) -> Raw | UnsetType:
+    value = meta.get(key)
+    if value is None:
+        return UNSET
+    return Raw(to_json(value, what=key, max_bytes=_MAX_CLIENT_BYTES))
+
+
+def _traceparent(meta: dict[str, Any]) -> str | None:
+    value = meta.get("traceparent")
+    is_usable = isinstance(value, str) and value.isascii() and len(value) <= _MAX_TRACEPARENT
+    return value if is_usable else None
+
+
+async def _show(host: Host, record: TaskRecord) -> dict[str, Any]:
+    wanted = wire.beside(record)
+    if not wanted:
+        return wire.detailed_task(record)
+    loaded = {name: await host.store.load(record, payload) for name, payload in wanted.items()}
+    return wire.detailed_task(record, loaded)
+
+
+def _by() -> str | None:
+    """Say who answers or cancels, for operators."""
+    principal = current_principal()
+    return None if principal is None else principal.subject or principal.client_id

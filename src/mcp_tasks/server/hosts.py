@@ -1,0 +1,202 @@
+"""The life of store and runner: from the first connection on an event loop to the last.
+
+A lifespan is entered once by HTTP servers, and once for each connection on stdio and in process. So
+the first entry starts everything, further entries are counted, and the last exit drains and stops.
+
+All of it lives in a task of its own, for what is entered there (the server's own lifespan, above
+all) must be left by the task that entered it. The runner holds that entry of the lifespan, since
+tasks outlive connections; the first connection shares it, which makes it the only one on HTTP and
+on stdio, and further connections enter their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR
+
+from mcp_tasks.runner import Runner
+from mcp_tasks.server.execution import Execution
+from mcp_tasks.server.owners import is_local
+from mcp_tasks.server.shutdown import TermSignal
+
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from mcp_tasks.context import TaskContext
+    from mcp_tasks.runner import Body, RunnerConfig
+    from mcp_tasks.server.execution import CallHandler
+    from mcp_tasks.server.places import Place
+    from mcp_tasks.store import TaskStore
+
+    EnterLifespan = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+_log = logging.getLogger("mcp_tasks.server")
+
+STDIO_DRAIN = 1.0
+"""Seconds to drain without HTTP. Clients close stdin, wait two seconds, and kill."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a host is made of.
+
+    Attributes:
+        place: Where the tasks are.
+        handler: What serves `tools/call`.
+        has_tool: Tells whether the server has a tool.
+        serves_http: Tells whether an HTTP application was made of the server.
+        config: Of the runner.
+        worker: Whether tasks are run here.
+        around: Entered around every run of a tool.
+        signals: Whether SIGTERM starts the drain.
+    """
+
+    place: Place
+    handler: CallHandler
+    has_tool: Callable[[str], bool]
+    serves_http: Callable[[], bool]
+    config: RunnerConfig
+    worker: bool
+    around: Callable[[TaskContext], AbstractAsyncContextManager[Any]] | None
+    signals: bool
+
+
+class Host:
+    """Store and runner on one event loop.
+
+    Attributes:
+        store: The store.
+        runner: The runner, started.
+        is_local: The store is on this machine.
+        is_http: Some request came over HTTP, or may.
+    """
+
+    def __init__(self, setup: Setup, store: TaskStore, lifespan_context: Any) -> None:
+        self.store = store
+        self.is_local = is_local(store.backend)
+        self.is_http = setup.serves_http()
+        self.lifespan_context = lifespan_context
+        self._config = setup.config
+        self._execution = Execution(setup.handler, lifespan_context)
+        self._has_tool = setup.has_tool
+        self.runner = Runner(
+            store,
+            self._find_body,
+            config=setup.config,
+            around=setup.around,
+            worker=setup.worker,
+        )
+
+    def _find_body(self, tool: str) -> Body | None:
+        return self._execution if self._has_tool(tool) else None
+
+    async def drain(self) -> None:
+        """Let running tasks finish for the time there is, and hand back the others."""
+        seconds = self._config.drain if self.is_http else min(STDIO_DRAIN, self._config.drain)
+        await self.runner.drain(seconds)
+
+
+class Hosts:
+    """The hosts of one server, by event loop.
+
+    Args:
+        setup: Called when the first transport starts.
+    """
+
+    def __init__(self, setup: Callable[[], Setup]) -> None:
+        self._setup = setup
+        self._lives: dict[asyncio.AbstractEventLoop, _Life] = {}
+
+    def current(self) -> Host:
+        """Return the host of the running loop.
+
+        Raises:
+            MCPError: Nothing was started.
+        """
+        life = self._lives.get(asyncio.get_running_loop())
+        if life is None or life.host is None:
+            raise MCPError(
+                INTERNAL_ERROR,
+                "tasks are not started on this server: pass lifespan=tasks.lifespan() to "
+                "MCPServer, or use Tasks.install(server)",
+            )
+        return life.host
+
+    @asynccontextmanager
+    async def entered(self, lifespan: EnterLifespan) -> AsyncIterator[Any]:
+        """Be one connection: yields what the server's own lifespan yields for it."""
+        loop = asyncio.get_running_loop()
+        life = self._lives.get(loop)
+        is_first = life is None
+        if life is None:
+            life = self._lives[loop] = _Life(self._setup, lifespan)
+        life.entries += 1
+        try:
+            host = await asyncio.shield(life.started)
+            if is_first:
+                yield host.lifespan_context
+            else:
+                async with lifespan() as value:
+                    yield value
+        finally:
+            life.entries -= 1
+            if life.entries == 0:
+                del self._lives[loop]
+                with anyio.CancelScope(shield=True):
+                    await life.end()
+
+
+class _Life:
+    """One host, in its own task, for as long as there are entries."""
+
+    def __init__(self, setup: Callable[[], Setup], lifespan: EnterLifespan) -> None:
+        self.entries = 0
+        self.host: Host | None = None
+        self.started: asyncio.Future[Host] = asyncio.get_running_loop().create_future()
+        self._over = asyncio.Event()
+        self._task = asyncio.create_task(self._live(setup, lifespan), name="mcp-tasks host")
+
+    async def end(self) -> None:
+        """Stop, and wait for it."""
+        self._over.set()
+        await self._task
+
+    async def _live(self, make_setup: Callable[[], Setup], lifespan: EnterLifespan) -> None:
+        try:
+            setup = make_setup()
+            async with lifespan() as value:
+                await self._serve(setup, value)
+        except BaseException as error:
+            if self.started.done():
+                raise
+            self.started.set_exception(error)
+
+    async def _serve(self, setup: Setup, lifespan_context: Any) -> None:
+        place = setup.place
+        host = Host(setup, place.open(), lifespan_context)
+        _log.info("tasks are kept in %s", place)
+        term = TermSignal(host.drain)
+        try:
+            await host.runner.start()
+            try:
+                if setup.signals:
+                    term.install()
+                self.host = host
+                self.started.set_result(host)
+                await self._over.wait()
+            finally:
+                await host.drain()
+                await host.runner.stop()
+                term.remove()
+        finally:
+            await place.close()

@@ -1,0 +1,119 @@
+"""Values beside the record: written before the record that names them, and never changed.
+
+So a record never names a value that is not there, and a torn write cannot be. A blob that no record
+came to name (a crash between, a refused transition) is removed by its expiry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, Raw
+
+from mcp_tasks.domain.record import Blob, Payload, TaskRecord, inline
+from mcp_tasks.errors import RecordFormatError, RecordNotFoundError
+from mcp_tasks.ids import new_name
+from mcp_tasks.store.writing import swap, translated
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from mcp_tasks.storage.base import StorageBackend
+    from mcp_tasks.storage.keys import Keys
+    from mcp_tasks.store.config import StoreConfig
+
+
+class Payloads:
+    """Reads and writes the values that lie beside the records of one store."""
+
+    def __init__(self, backend: StorageBackend, keys: Keys, config: StoreConfig) -> None:
+        self._backend = backend
+        self._keys = keys
+        self._config = config
+        self._chunk_bytes = min(config.max_chunk_bytes, backend.capabilities.max_record_bytes)
+
+    async def place(
+        self, data: bytes, owner: str, task_id: str, expires_at: datetime, *, limit: int = 0
+    ) -> Payload:
+        """Make a payload of `data`: kept inline up to `limit` bytes (0: as configured), else a blob.
+
+        Raises:
+            StoreUnavailableError: The blob could not be written. Nothing names it.
+        """
+        if len(data) <= (limit or self._config.max_inline_bytes):
+            return inline(data)
+        blob = await self.write(data, owner, task_id, expires_at)
+        return Payload(UNSET, blob)
+
+    async def write(self, data: bytes, owner: str, task_id: str, expires_at: datetime) -> Blob:
+        """Write `data` as a blob, all chunks at once."""
+        name, step = new_name(), self._chunk_bytes
+        pieces = [data[at : at + step] for at in range(0, len(data), step)] or [b""]
+        await asyncio.gather(
+            *(
+                self.write_chunk(piece, owner, task_id, name, number, expires_at)
+                for number, piece in enumerate(pieces)
+            )
+        )
+        return Blob(name, len(pieces), len(data))
+
+    async def write_chunk(
+        self,
+        data: bytes,
+        owner: str,
+        task_id: str,
+        name: str,
+        number: int,
+        expires_at: datetime,
+    ) -> bool:
+        """Create one chunk. False if one with other content lies there already."""
+        key = self._keys.blob(owner, task_id, name, number)
+        version, _ = await swap(self._backend, key, data, 0, expires_at, self._config.settle)
+        if version is not None:
+            return True
+        with translated():
+            return (await self._backend.get(key)).data == data
+
+    async def read(self, payload: Payload, owner: str, task_id: str) -> bytes | Raw:
+        """Return the JSON of a payload.
+
+        Raises:
+            RecordFormatError: A part of it is gone.
+            StoreUnavailableError: The database did not answer.
+        """
+        if payload.blob is None:
+            return payload.inline if isinstance(payload.inline, Raw) else b"null"
+        return b"".join(await self.chunks(payload.blob, owner, task_id))
+
+    async def chunks(self, blob: Blob, owner: str, task_id: str) -> list[bytes]:
+        """Return the chunks of a blob, in order."""
+        keys = [self._keys.blob(owner, task_id, blob.name, n) for n in range(blob.chunks)]
+        try:
+            with translated():
+                found = await asyncio.gather(*(self._backend.get(key) for key in keys))
+        except RecordNotFoundError as error:
+            raise RecordFormatError("a part of a value beside it is missing") from error
+        return [record.data for record in found]
+
+    async def delete(self, blobs: Iterable[Blob], owner: str, task_id: str) -> None:
+        """Remove blobs that no reader needs any more. What is left goes by its expiry."""
+        with translated():
+            for blob in blobs:
+                for number in range(blob.chunks):
+                    await self._backend.delete(self._keys.blob(owner, task_id, blob.name, number))
+
+
+def blobs_to_run(record: TaskRecord) -> set[Blob]:
+    """Name the blobs that only a run of the task needs: nobody reads them after its end."""
+    found = {record.call.arguments.blob, *record.journal.sealed}
+    if record.call.input_responses is not None:
+        found.add(record.call.input_responses.blob)
+    found.update(entry.value.blob for entry in record.journal.tail)
+    found.update(question.params.blob for question in record.questions)
+    found.discard(None)
+    return {blob for blob in found if blob is not None}
+
+

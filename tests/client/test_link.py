@@ -1,0 +1,160 @@
+"""Polling, against a scripted session: intervals, and a server that comes and goes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from mcp.shared.exceptions import MCPError
+from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_PARAMS, REQUEST_TIMEOUT
+
+from mcp_tasks.client import TaskHandle, TaskUnreachableError
+from mcp_tasks.client.wire import Acknowledgement, DetailedTask
+
+
+if TYPE_CHECKING:
+    from mcp_types import Result
+
+
+AWAY = MCPError(CONNECTION_CLOSED, "no answer from the server")
+SAVED = "mcp-task:1:01m8"
+
+
+def task(status: str = "working", **more: Any) -> DetailedTask:
+    """Make what `tasks/get` answers."""
+    now = datetime(2026, 8, 1, tzinfo=UTC)
+    fields: dict[str, Any] = {"pollIntervalMs": 1, **more}
+    return DetailedTask.model_validate(
+        {"taskId": "01m8", "status": status, "createdAt": now, "lastUpdatedAt": now, **fields}
+    )
+
+
+DONE = task("completed", result={"content": [{"type": "text", "text": "done"}]})
+
+
+class ScriptedSession:
+    """Answers each request with the next line of a script.
+
+    Attributes:
+        sent: Method and time of each request.
+    """
+
+    server_info = None
+
+    def __init__(self, *script: Result | MCPError) -> None:
+        self.sent: list[tuple[str, float]] = []
+        self._script = list(script)
+
+    async def send_request(self, request: Any, result_type: type[Result], **_: Any) -> Result:
+        """Take one request."""
+        self.sent.append((request.method, anyio.current_time()))
+        answer = self._script.pop(0) if len(self._script) > 1 else self._script[0]
+        if isinstance(answer, MCPError):
+            raise answer
+        return answer
+
+
+def handle(session: ScriptedSession, *, retry_for: float = 60.0) -> TaskHandle:
+    """Make a handle on a scripted session."""
+    scripted: Any = session
+    return TaskHandle(scripted, "01m8", retry_for=retry_for)
+
+
+@pytest.mark.requirement("T-029")
+async def test_the_poll_interval_is_respected_also_when_it_changes() -> None:
+    """The server knows best how long its work takes."""
+    session = ScriptedSession(task(pollIntervalMs=20), task(pollIntervalMs=150), DONE)
+
+    with anyio.fail_after(5):
+        await handle(session).result()
+
+    (_, first), (_, second), (_, third) = session.sent
+    assert second - first >= 0.02
+    assert third - second >= 0.15
+
+
+async def test_the_first_poll_is_made_at_once() -> None:
+    """Servers hold it for a moment, so that a short task costs one poll and no interval."""
+    session = ScriptedSession(DONE)
+
+    with anyio.fail_after(5):
+        began = anyio.current_time()
+        await handle(session).result()
+
+    assert session.sent[0][1] - began < 0.5
+
+
+@pytest.mark.requirement("T-031")
+@pytest.mark.parametrize("code", [CONNECTION_CLOSED, REQUEST_TIMEOUT, INTERNAL_ERROR])
+async def test_a_server_that_is_away_for_a_moment_is_asked_again(code: int) -> None:
+    """Its restart must not look like the end of the task."""
+    away = MCPError(code, "away")
+    session = ScriptedSession(task(), away, away, DONE)
+
+    with anyio.fail_after(5):
+        result = await handle(session).result()
+
+    assert not result.is_error
+    assert len(session.sent) == 4
+
+
+async def test_an_answer_is_sent_again_when_the_server_was_away() -> None:
+    """The first answer under a key counts, so sending it twice is harmless, losing it is not."""
+    session = ScriptedSession(AWAY, Acknowledgement())
+
+    with anyio.fail_after(5):
+        await handle(session).answer({"who": {"action": "decline"}})
+
+    assert [method for method, _ in session.sent] == ["tasks/update", "tasks/update"]
+
+
+async def test_a_server_that_stays_away_is_given_up_with_the_way_back() -> None:
+    """Waiting is bounded, and the task can be taken up later."""
+    with anyio.fail_after(5), pytest.raises(TaskUnreachableError) as caught:
+        await handle(ScriptedSession(AWAY), retry_for=0.3).result()
+
+    assert caught.value.saved == SAVED
+    assert caught.value.__cause__ is AWAY
+
+
+async def test_what_the_server_refuses_is_final() -> None:
+    """An unknown task does not come back by asking again."""
+    session = ScriptedSession(MCPError(INVALID_PARAMS, "task not found"))
+
+    with anyio.fail_after(5), pytest.raises(MCPError, match="task not found"):
+        await handle(session).poll()
+
+    assert len(session.sent) == 1
+
+
+async def test_a_session_that_is_over_is_not_tried_again() -> None:
+    """Only a new client can help then, and the error says with which task."""
+    session = ScriptedSession(MCPError(CONNECTION_CLOSED, "Connection closed"))
+
+    with anyio.fail_after(5), pytest.raises(TaskUnreachableError):
+        await handle(session).poll()
+
+    assert len(session.sent) == 1
+
+
+async def test_a_task_that_was_seen_to_end_is_not_polled_again() -> None:
+    """Nothing about it changes any more, and the server may have forgotten it."""
+    session = ScriptedSession(DONE)
+    one = handle(session)
+
+    with anyio.fail_after(5):
+        await one.poll()
+        await one.poll()
+        await one.result()
+
+    assert len(session.sent) == 1
+
+
+async def test_a_failure_that_names_no_error_is_still_one() -> None:
+    """Some servers leave out what they must send."""
+    session = ScriptedSession(task("failed", statusMessage="out of paper"))
+
+    with anyio.fail_after(5), pytest.raises(MCPError, match="out of paper"):
+        await handle(session).result()
