@@ -73,9 +73,8 @@ format: .venv/ready-dev ## let ruff mend what it can
 	$(BIN)/ruff format
 
 .PHONY: types
-types: .venv/ready-dev ## pyright strict, and the types that users see
+types: .venv/ready-dev ## pyright strict
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes mcp_tasks
 
 .PHONY: conformance
 conformance: .venv/ready-dev ## the official MCP suite against our fixture server, SSE and JSON
@@ -83,7 +82,7 @@ conformance: .venv/ready-dev ## the official MCP suite against our fixture serve
 
 .PHONY: chaos
 chaos: .venv/ready-dev ## kill, pause and cut, N= rounds
-	MCP_TASKS_CHAOS_ROUNDS=$(N) $(BIN)/python -m pytest tests/chaos -p no:cacheprovider $(ARGS)
+	MCP_TASKS_CHAOS_ROUNDS=$(N) $(BIN)/python -m pytest tests/chaos $(ARGS)
 
 .PHONY: bench
 bench: .venv/ready-dev ## ratios in one run; also build/bench.json

@@ -152,10 +152,11 @@ async def sleepers(folder: Path, *, tasks: int, seconds: float) -> Sleepers:
             if time.perf_counter() - began > seconds:
                 raise RuntimeError("the first task woke up before the last one was created")
             asleep = await server.resident()
-            await asyncio.sleep(seconds)
-            states = [await connections[0].result(raw_client.get(task_id)) for task_id in ids]
             for connection in connections:
                 await connection.__aexit__(None, None, None)
+            await asyncio.sleep(seconds)
+            async with await server.connect() as connection:
+                states = [await connection.result(raw_client.get(task_id)) for task_id in ids]
     finished = sum(state["status"] == "completed" for state in states)
     return Sleepers(len(ids), finished, (asleep - idle) / _MIB)
 

@@ -112,14 +112,15 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(body)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits (asyncio calls this)."""
+        """Tell whoever waits, and whoever comes later (asyncio calls this)."""
+        self._transport = None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(exc or ConnectionResetError("the server closed"))
 
     async def send(self, message: bytes) -> bytes:
         """Send a whole request and return the body of its response."""
         if self._transport is None:
-            raise ConnectionError("not connected")
+            raise ConnectionResetError("the server closed the connection")
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(message)
         return await self._waiter

@@ -18,7 +18,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run everything once, quickly."""
     out = tmp_path_factory.mktemp("build")
     command = [sys.executable, "-m", "bench", "--quick", "--out", str(out)]
-    done = subprocess.run(  # noqa: S603 - our own benchmarks
+    done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,8 +1,8 @@
 """Durable MCP Tasks: tool calls that outlive the connection, the process and the machine.
 
 Servers start at `Tasks`, clients at `TasksClient`, and whoever finishes a task from outside, such
-as a queue worker, at `TaskStore`. Names are imported when they are first used, so that such a worker
-never pays for the SDK.
+as a queue worker, at `TaskStore`. Names are imported when they are first used, so that such a
+worker never pays for the SDK.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from mcp_tasks.client import TaskHandle, TasksClient
+    from mcp_tasks.client import (
+        InvalidHandleError,
+        TaskCancelledError,
+        TaskHandle,
+        TasksClient,
+        TaskSnapshot,
+        TaskUnreachableError,
+        reconnecting_http,
+    )
     from mcp_tasks.context import Answer, Retry, SyncTaskContext, TaskContext
     from mcp_tasks.domain.record import Call, Policy, Principal, TaskRecord
     from mcp_tasks.domain.status import TaskStatus
@@ -49,6 +57,7 @@ __all__ = [
     "Call",
     "ClientCapabilityError",
     "ConfigurationError",
+    "InvalidHandleError",
     "InvalidTransitionError",
     "InvalidTtlError",
     "InvalidValueError",
@@ -68,38 +77,47 @@ __all__ = [
     "StoreConfig",
     "StoreUnavailableError",
     "SyncTaskContext",
+    "TaskCancelledError",
     "TaskContext",
     "TaskError",
     "TaskExpiredError",
     "TaskHandle",
     "TaskNotFoundError",
     "TaskRecord",
+    "TaskSnapshot",
     "TaskStatus",
     "TaskStore",
     "TaskTerminalError",
+    "TaskUnreachableError",
     "Tasks",
     "TasksClient",
     "VariablesTooLargeError",
     "open_backend",
+    "reconnecting_http",
 ]
 
 _ELSEWHERE = {
     "Answer": "context",
     "Call": "domain.record",
+    "InvalidHandleError": "client",
     "Policy": "domain.record",
     "Principal": "domain.record",
     "Retry": "context",
     "RunnerConfig": "runner.config",
     "StoreConfig": "store",
     "SyncTaskContext": "context",
+    "TaskCancelledError": "client",
     "TaskContext": "context",
     "TaskHandle": "client",
     "TaskRecord": "domain.record",
+    "TaskSnapshot": "client",
     "TaskStatus": "domain.status",
     "TaskStore": "store",
+    "TaskUnreachableError": "client",
     "Tasks": "server",
     "TasksClient": "client",
     "open_backend": "storage.urls",
+    "reconnecting_http": "client",
 }
 
 

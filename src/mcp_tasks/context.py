@@ -6,23 +6,36 @@ context, with operations that keep nothing, serves a call that runs without a ta
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import random
 import typing
+import weakref
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, TypeVarTuple, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    Protocol,
+    TypeVar,
+    TypeVarTuple,
+    cast,
+    overload,
+)
 
 import anyio
 import anyio.from_thread
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
 from mcp_tasks.errors import InvalidValueError, TaskError
 from mcp_tasks.jsonio import to_json
 
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
     from datetime import timedelta
 
     from mcp_tasks.domain.record import Principal
@@ -192,14 +205,16 @@ class TaskContext:
             JournalFullError: Too many steps. Nothing was recorded.
             LeaseLostError: Another worker may run this task now; stop.
         """
-        name, values = _signature(_bare(fn))
+        name, values = _signature(key, _bare(fn))
 
         async def run() -> bytes:
             return values.dump(key, await self._call(fn, args, retry))
 
         return values.load(key, await self._operations.step(key, name, run))
 
-    async def _call(self, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None) -> Any:
+    async def _call(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None
+    ) -> Any:
         tries = 1 if retry is None else max(1, retry.attempts)
         for attempt in range(1, tries + 1):
             try:
@@ -240,10 +255,11 @@ class TaskContext:
             "requestedSchema": schema.model_json_schema(),
         }
         raw = await self._operations.ask(key, "elicitation/create", params)
-        action = raw.get("action") if isinstance(raw, dict) else None
+        answer = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
+        action = answer.get("action")
         if action == "accept":
             try:
-                return Answer("accept", schema.model_validate(raw.get("content") or {}))
+                return Answer("accept", schema.model_validate(answer.get("content") or {}))
             except ValidationError as error:
                 problem = f"it does not fit {schema.__name__} ({error.error_count()} errors)"
                 raise InvalidValueError(f"the answer to {key!r}", problem) from error
@@ -367,12 +383,10 @@ class SyncTaskContext:
         """True once somebody asked for the end of the task; look at it now and then."""
         return self._task.cancel_requested
 
-    def step(
-        self, key: str, fn: Callable[[*Ts], T], *args: *Ts, retry: Retry | None = None
-    ) -> T:
+    def step(self, key: str, fn: Callable[[*Ts], T], *args: *Ts, retry: Retry | None = None) -> T:
         """Run `fn(*args)` once in the life of the task. As `TaskContext.step`."""
         call = functools.partial(self._task.step, key, fn, *args, retry=retry)
-        return anyio.from_thread.run(call)  # type: ignore[arg-type]
+        return anyio.from_thread.run(call)
 
     def elicit(self, key: str, message: str, schema: type[ModelT]) -> Answer[ModelT]:
         """Ask the person behind the client. As `TaskContext.elicit`."""
@@ -434,7 +448,8 @@ class _Values:
         try:
             return self._adapter.validate_json(data)
         except ValidationError as error:
-            problem = f"what was recorded is not what the step returns ({error.error_count()} errors)"
+            errors = error.error_count()
+            problem = f"what was recorded is not what the step returns ({errors} errors)"
             raise InvalidValueError(f"the value of step {key!r}", problem) from error
 
 
@@ -445,14 +460,41 @@ def _bare(fn: Callable[..., Any]) -> Callable[..., Any]:
     return getattr(fn, "__func__", fn)
 
 
-@functools.lru_cache(maxsize=1024)
-def _signature(fn: Callable[..., Any]) -> tuple[str, _Values]:
-    """Name `fn` and find out how to carry what it returns."""
-    named = inspect.unwrap(fn)
+# By function, and only for as long as it lives: a closure may hold much.
+_signatures: weakref.WeakKeyDictionary[Callable[..., Any], tuple[str, _Values]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _signature(key: str, fn: Callable[..., Any]) -> tuple[str, _Values]:
+    """Name `fn`, and find out how to carry what it returns.
+
+    Raises:
+        InvalidValueError: What it returns has no form as JSON.
+    """
+    try:
+        known = _signatures.get(fn)
+    except TypeError:  # a callable object that cannot be a key
+        return _inspect(key, fn)
+    if known is None:
+        known = _inspect(key, fn)
+        with contextlib.suppress(TypeError):
+            _signatures[fn] = known
+    return known
+
+
+def _inspect(key: str, fn: Callable[..., Any]) -> tuple[str, _Values]:
+    named: Any = inspect.unwrap(fn)
     target = named if inspect.isroutine(named) or inspect.isclass(named) else type(named).__call__
-    name = getattr(named, "__qualname__", type(named).__qualname__)
+    name = str(getattr(named, "__qualname__", type(named).__qualname__))
     try:
         annotation = typing.get_type_hints(target).get("return", Any)
     except (NameError, TypeError):
         annotation = Any
-    return name, _Values(annotation)
+    if typing.get_origin(annotation) in (Awaitable, Coroutine):
+        annotation = typing.get_args(annotation)[-1]
+    try:
+        return name, _Values(annotation)
+    except (PydanticUserError, NameError) as error:
+        problem = f"{name} returns {annotation!r}, which has no form as JSON"
+        raise InvalidValueError(f"the value of step {key!r}", problem) from error

@@ -19,7 +19,7 @@ MCPTasksError
 │   ├── InvalidTransitionError       the status table does not allow it
 │   │   └── TaskTerminalError        the task has ended
 │   ├── TaskExpiredError             the task is past its time to live
-│   ├── NotReadyError                the task has not ended
+│   ├── NotReadyError                the task has no result, or none yet
 │   ├── QuotaExceededError           too many active tasks
 │   ├── InvalidValueError            a value that JSON, or a limit, does not allow
 │   │   └── VariablesTooLargeError
@@ -235,9 +235,10 @@ class InvalidTransitionError(TaskError):
     code = INVALID_PARAMS
 
     def __init__(self, current: str, wanted: str) -> None:
-        super().__init__(current, wanted)
-        self.current = current
-        self.wanted = wanted
+        # Plain text, for a `StrEnum` shows itself as `<TaskStatus.WORKING: 'working'>`.
+        self.current = str(current)
+        self.wanted = str(wanted)
+        super().__init__(self.current, self.wanted)
 
     def __str__(self) -> str:
         if self.current == self.wanted:
@@ -262,16 +263,16 @@ class TaskExpiredError(TaskError):
 
 
 class NotReadyError(TaskError):
-    """The task has not ended, so there is no outcome yet."""
+    """The task has no result: it has not ended, or it ended without one."""
 
     code = INVALID_PARAMS
 
     def __init__(self, status: str) -> None:
-        super().__init__(status)
-        self.status = status
+        self.status = str(status)
+        super().__init__(self.status)
 
     def __str__(self) -> str:
-        return f"the task is {self.status!r}; it has no result yet"
+        return f"the task is {self.status!r}; it has no result"
 
 
 class QuotaExceededError(TaskError):

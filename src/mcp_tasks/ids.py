@@ -8,7 +8,7 @@ Spec: 2026-07-28 tasks, T-089 (no third party can guess an id). The time prefix 
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import TYPE_CHECKING
 
 from mcp_tasks.clock import epoch_ms
@@ -21,21 +21,15 @@ if TYPE_CHECKING:
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _LETTERS = frozenset(_ALPHABET)
+_LETTER_OF_BYTE = (_ALPHABET * 8).encode("ascii")
 TASK_ID_LENGTH = 36
-
-
-def _base32(number: int, length: int) -> str:
-    pairs: list[str] = []
-    for _ in range(length // 2):
-        pairs.append(_PAIRS[number & 1023])
-        number >>= 10
-    pairs.reverse()
-    return "".join(pairs)
 
 
 def new_task_id(now: datetime) -> str:
     """Make a task id: unguessable, never made twice, sorted by `now` to the millisecond."""
-    return _base32((epoch_ms(now) << 130) | secrets.randbits(130), TASK_ID_LENGTH)
+    ms = epoch_ms(now)
+    moment = "".join([_PAIRS[(ms >> shift) & 1023] for shift in (40, 30, 20, 10, 0)])
+    return moment + _random(26)
 
 
 def is_task_id(text: str) -> bool:
@@ -45,4 +39,9 @@ def is_task_id(text: str) -> bool:
 
 def new_name() -> str:
     """Make a random name of 16 characters (80 bits): a worker's incarnation, a blob, a write."""
-    return _base32(secrets.randbits(80), 16)
+    return _random(16)
+
+
+def _random(length: int) -> str:
+    # 256 is a multiple of 32, so every letter is equally likely: 5 bits of each random byte count.
+    return os.urandom(length).translate(_LETTER_OF_BYTE).decode("ascii")

@@ -8,7 +8,8 @@ answers, variables, step values) passes `to_json` first, and gets the same answe
 from __future__ import annotations
 
 import math
-from typing import Any
+from enum import Enum
+from typing import Any, cast
 
 import msgspec
 
@@ -19,7 +20,20 @@ MAX_DEPTH = 64
 MAX_INTEGER = 2**63 - 1
 MIN_INTEGER = -(2**63)
 
-_encoder = msgspec.json.Encoder()
+_JSON_TYPES: tuple[type[Any], ...] = (str, int, float, dict, list, tuple)
+
+
+def _plain(value: Any) -> Any:
+    """Strip a subclass (a `numpy.float64`, a `defaultdict`) down to the JSON type that it is."""
+    if isinstance(value, Enum):
+        return value.value
+    for base in _JSON_TYPES:
+        if isinstance(value, base):
+            return base(value)
+    raise NotImplementedError  # `_check` lets nothing else through
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
 _decoder = msgspec.json.Decoder()
 
 
@@ -56,15 +70,15 @@ def from_json(data: bytes | msgspec.Raw) -> Any:
     return _decoder.decode(data)
 
 
-def _check(value: object, what: str, room: int, max_string: int) -> None:
-    kind = type(value)
+def _check(value: Any, what: str, room: int, max_string: int) -> None:
+    kind = cast("type[Any]", type(value))
     if kind is str:
-        if max_string and len(value) * 4 > max_string:  # type: ignore[arg-type]
-            _check_length(value, what, max_string)  # type: ignore[arg-type]
+        if max_string and len(value) * 4 > max_string:
+            _check_length(value, what, max_string)
     elif kind is dict:
         if room <= 0:
             raise InvalidValueError(what, "nested too deeply")
-        for name, item in value.items():  # type: ignore[attr-defined]
+        for name, item in value.items():
             if type(name) is not str:
                 problem = f"a key of type {type(name).__name__}, JSON has only strings"
                 raise InvalidValueError(what, problem)
@@ -72,28 +86,20 @@ def _check(value: object, what: str, room: int, max_string: int) -> None:
     elif kind is list or kind is tuple:
         if room <= 0:
             raise InvalidValueError(what, "nested too deeply")
-        for item in value:  # type: ignore[attr-defined]
+        for item in value:
             _check(item, what, room - 1, max_string)
     elif value is None or kind is bool:
         pass
     elif kind is int:
-        if not MIN_INTEGER <= value <= MAX_INTEGER:  # type: ignore[operator]
+        if not MIN_INTEGER <= value <= MAX_INTEGER:
             raise InvalidValueError(what, "an integer beyond 64 bits")
     elif kind is float:
-        if not math.isfinite(value):  # type: ignore[arg-type]
+        if not math.isfinite(value):
             raise InvalidValueError(what, "NaN and infinities are not JSON")
-    elif isinstance(value, str | int | float | dict | list | tuple):
+    elif isinstance(value, _JSON_TYPES):
         _check(_plain(value), what, room, max_string)
     else:
         raise InvalidValueError(what, f"a value of type {kind.__name__} is not JSON")
-
-
-def _plain(value: object) -> object:
-    """Strip a subclass (an `IntEnum`, a `defaultdict`) down to the JSON type that it is."""
-    for base in (str, int, float, dict, list, tuple):
-        if isinstance(value, base):
-            return base(value)  # type: ignore[call-overload]
-    return value
 
 
 def _check_length(value: str, what: str, max_string: int) -> None:

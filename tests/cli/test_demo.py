@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `mcp-tasks demo` without a terminal."""
     command = [sys.executable, "-m", "mcp_tasks.cli", "demo", *arguments]
-    return subprocess.run(  # noqa: S603 - our own command
+    return subprocess.run(
         command, capture_output=True, text=True, encoding="utf-8", timeout=100, check=False
     )
 

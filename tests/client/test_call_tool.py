@@ -1,7 +1,5 @@
 """`Client.call_tool` with `TasksClient`: a task behind it changes nothing for the caller."""
 
-# ruff: noqa: ARG001 - callbacks take what the SDK gives them
-
 from __future__ import annotations
 
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """`TaskHandle`: a task in the app's own hands."""
 
-# ruff: noqa: ARG001 - callbacks take what the SDK gives them
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,5 @@
 """A client over HTTP outlives its server; a task outlives its client."""
 
-# ruff: noqa: ARG001 - callbacks take what the SDK gives them
-
 from __future__ import annotations
 
 import subprocess
@@ -43,7 +41,7 @@ class Server:
         store = f"sqlite:///{(self.folder / 'tasks.db').as_posix()}"
         script = str(HERE / "restarting_server.py")
         command = [sys.executable, script, str(self._port), store, str(self.folder), *self._flags]
-        self._process = subprocess.Popen(command)  # noqa: ASYNC220, S603 - returns at once
+        self._process = subprocess.Popen(command)  # noqa: ASYNC220 - returns at once
         with anyio.fail_after(20):
             while True:
                 assert self._process.poll() is None

@@ -15,14 +15,14 @@ from typing import Annotated
 import anyio
 import uvicorn
 from mcp.server import MCPServer
-from mcp.server.mcpserver import Context
+from mcp.server.mcpserver import Context  # noqa: TC002 - the SDK reads the annotation
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.resolve import Elicit, Resolve
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, MISSING_REQUIRED_CLIENT_CAPABILITY
 from pydantic import BaseModel
 
-from mcp_tasks import TaskContext, Tasks
+from mcp_tasks import TaskContext, Tasks  # noqa: TC001 - read from annotations
 
 
 class Confirm(BaseModel):

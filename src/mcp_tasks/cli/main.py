@@ -1,15 +1,32 @@
 """The commands. Each says on its own help page what it does."""
 
+from collections.abc import Callable, Coroutine
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import anyio
 import typer
 from rich.console import Console
 
 from mcp_tasks.cli.demo import NothingToShowError, run
+from mcp_tasks.cli.operate import list_tasks, purge_expired, show_task
+from mcp_tasks.errors import MCPTasksError
+from mcp_tasks.store.config import ANONYMOUS
 
+
+Store = Annotated[
+    str,
+    typer.Option(
+        envvar="MCP_TASKS_STORE",
+        help="Where the tasks are: sqlite:///tasks.db, redis://…, postgresql://…",
+    ),
+]
+Namespace = Annotated[str, typer.Option(help="Whose tasks: the server's name, usually.")]
+Owner = Annotated[
+    str, typer.Option(help="Whose tasks within it; `local` for servers on stdio and a local file.")
+]
 
 app = typer.Typer(
     name="mcp-tasks",
@@ -55,5 +72,41 @@ def demo(
     try:
         good = anyio.run(run, folder, Console(soft_wrap=True))
     except NothingToShowError as error:
-        raise typer.BadParameter(str(error), param_hint="DIR") from None
+        _fail(error)
     raise typer.Exit(0 if good else 1)
+
+
+@app.command("list")
+def list_(
+    store: Store,
+    namespace: Namespace = "",
+    owner: Owner = ANONYMOUS,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 50,
+) -> None:
+    """List an owner's tasks, newest first."""
+    _run(partial(list_tasks, store, namespace, owner, limit=limit, console=Console()))
+
+
+@app.command()
+def show(task_id: str, store: Store, namespace: Namespace = "", owner: Owner = ANONYMOUS) -> None:
+    """Show where a task stands, without its arguments, answers and result."""
+    _run(partial(show_task, store, namespace, owner, task_id, console=Console()))
+
+
+@app.command()
+def purge(store: Store, namespace: Namespace = "") -> None:
+    """Remove what has expired. Servers do this by themselves."""
+    _run(partial(purge_expired, store, namespace, console=Console()))
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    try:
+        anyio.run(work)
+    except MCPTasksError as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Say in one line what went wrong; a wrong word on the command line is no reason for a box."""
+    typer.echo(f"mcp-tasks: {error}", err=True)
+    raise typer.Exit(2)

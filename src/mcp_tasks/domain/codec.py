@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from mcp_tasks.domain.record import FORMAT, TaskRecord
-from mcp_tasks.errors import RecordFormatError
+from mcp_tasks.errors import InvalidValueError, RecordFormatError
 
 
 TOMBSTONE = b'{"tombstone":true}'
@@ -32,13 +32,17 @@ def encode_record(record: TaskRecord) -> bytes:
 
     Raises:
         RecordFormatError: The record may only be written by a newer release.
+        InvalidValueError: A text in it is no Unicode.
     """
     if record.min_writer > FORMAT:
         problem = f"it wants a release that writes format {record.min_writer}, this one {FORMAT}"
         raise RecordFormatError(problem)
-    if not record.unknown:
-        return _encoder.encode(record)
-    body = _encoder.encode(msgspec.structs.replace(record, unknown={}))
+    try:
+        if not record.unknown:
+            return _encoder.encode(record)
+        body = _encoder.encode(msgspec.structs.replace(record, unknown={}))
+    except UnicodeEncodeError:
+        raise InvalidValueError("the task's record", "a string holds a lone surrogate") from None
     extra = _encoder.encode(record.unknown)
     return body[:-1] + b"," + extra[1:]
 

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from mcp_tasks.domain.journal import append
-from mcp_tasks.domain.record import Entry, Payload, Question, TaskRecord
+from mcp_tasks.domain.record import Entry
 from mcp_tasks.domain.status import TaskStatus
-from mcp_tasks.errors import InvalidValueError, TaskTerminalError
+from mcp_tasks.errors import InvalidValueError, QuestionKeyError, TaskTerminalError
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
+
+    from mcp_tasks.domain.record import Payload, Question, TaskRecord
 
 
 def ask(
@@ -33,6 +35,7 @@ def ask(
 
     Raises:
         TaskTerminalError: The task has ended. Nothing was asked.
+        QuestionKeyError: A key was answered already, as far as the journal's tail shows.
         InvalidValueError: More than `max_open` at once, or `max_ever` over the task's life.
     """
     if record.is_terminal:
@@ -41,6 +44,10 @@ def ask(
     fresh = tuple(question for question in questions if question.key not in known)
     if not fresh:
         return record
+    answered = {entry.key for entry in record.journal.tail if entry.kind == "answer"}
+    for question in fresh:
+        if question.key in answered:
+            raise QuestionKeyError(question.key)
     outstanding = record.questions + fresh
     asked = record.asked + len(fresh)
     if len(outstanding) > max_open:

@@ -66,6 +66,20 @@ def decode_chunk(data: bytes) -> tuple[Entry, ...]:
     return _decoder.decode(data)
 
 
+def split(entries: tuple[Entry, ...], size: int) -> list[tuple[Entry, ...]]:
+    """Divide entries into runs of about `size` bytes each, in order; no entry is divided."""
+    runs: list[list[Entry]] = [[]]
+    room = size
+    for entry in entries:
+        weight = _weight(entry)
+        if weight > room and runs[-1]:
+            runs.append([])
+            room = size
+        runs[-1].append(entry)
+        room -= weight
+    return [tuple(run) for run in runs]
+
+
 def seal(journal: Journal, name: str, size: int) -> Journal:
     """Return `journal` with its tail moved into the next chunk of blob `name`, of `size` bytes."""
     last = journal.sealed[-1] if journal.sealed else None

@@ -254,6 +254,4 @@ class TaskRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     def is_held_by(self, worker: str, attempt: int) -> bool:
         """Tell whether this attempt of this worker may still write the record (the fence)."""
-        return (
-            self.worker == worker and self.attempt == attempt and self.status not in TERMINAL
-        )
+        return self.worker == worker and self.attempt == attempt and self.status not in TERMINAL

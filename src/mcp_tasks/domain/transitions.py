@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from mcp_tasks.domain.record import Failure, Mark, Payload, Progress, TaskRecord
+from mcp_tasks.domain.record import Failure, Mark
 from mcp_tasks.domain.status import TaskStatus, check_transition
 from mcp_tasks.errors import INTERNAL_ERROR, LeaseLostError, TaskTerminalError
 
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
+
+    from mcp_tasks.domain.record import Payload, Progress, TaskRecord
+
+
+MAX_TEXT_BYTES = 4096
+"""A status message, or the text of an error, as UTF-8."""
+
+_MAX_SUMMARY_BYTES = 1024
 
 
 def update(
@@ -32,10 +40,15 @@ def update(
 ) -> TaskRecord:
     """Move to `status` by the status table; `message` replaces the last one, `None` clears it.
 
+    A task that fails this way gets an error all the same, made of `message`.
+
     Raises:
         TaskTerminalError: The task has ended.
         InvalidTransitionError: The table does not have it.
     """
+    if status is TaskStatus.FAILED:
+        failure = Failure(INTERNAL_ERROR, message or "the task failed")
+        return fail(record, now, failure, retention=retention)
     if status.is_terminal:
         return end(record, now, status, retention=retention, message=message)
     check_transition(record.status, status)
@@ -78,26 +91,32 @@ def end(
 def fail(
     record: TaskRecord, now: datetime, failure: Failure, *, retention: timedelta
 ) -> TaskRecord:
-    """End the task with a JSON-RPC error, whose text is the status message too."""
+    """End the task with a JSON-RPC error, whose text is the status message too.
+
+    Too long a text is cut rather than refused: a task must be able to end.
+    """
+    text = _cut(failure.message, MAX_TEXT_BYTES)
     return end(
         record,
         now,
         TaskStatus.FAILED,
         retention=retention,
-        message=failure.message,
-        error=failure,
+        message=_cut(text, _MAX_SUMMARY_BYTES),
+        error=replace(failure, message=text),
     )
 
 
-def expire(record: TaskRecord, now: datetime) -> TaskRecord:
+def expire(record: TaskRecord) -> TaskRecord:
     """End a task that is past its time to live; it is read as failed until it is removed.
+
+    It ends at its deadline, whoever notices it when: so all see the same.
 
     Spec: 2026-07-28 tasks, T-043.
     """
     failure = failure_of("expired", "the task was not finished within its time to live")
     return _moved(
         record,
-        now,
+        record.deadline,
         status=TaskStatus.FAILED,
         message=failure.message,
         worker=None,
@@ -214,8 +233,6 @@ def _free(
         )
         failure = failure_of(reason, text, attempt=record.attempt, mayHaveRun=True)
         return fail(record, now, failure, retention=retention)
-    if record.status is TaskStatus.INPUT_REQUIRED and record.policy.resumable:
-        return _moved(record, now, worker=None)
     lost_attempts = record.lost + lost
     if lost and lost_attempts >= record.policy.max_attempts:
         text = f"{lost_attempts} attempts ended with their worker; the tool is not run again"
@@ -223,6 +240,8 @@ def _free(
             "attempts_exhausted", text, attempt=record.attempt, lost=lost_attempts, mayHaveRun=True
         )
         return fail(record, now, failure, retention=retention)
+    if record.status is TaskStatus.INPUT_REQUIRED and record.policy.resumable:
+        return _moved(record, now, worker=None, lost=lost_attempts)
     return _moved(
         record, now, status=TaskStatus.WORKING, worker=None, lost=lost_attempts, questions=()
     )
@@ -267,9 +286,7 @@ def cancel(
     return _moved(record, now, cancel=Mark(now, by))
 
 
-def extend(
-    record: TaskRecord, now: datetime, ttl: timedelta, *, max_ttl: timedelta
-) -> TaskRecord:
+def extend(record: TaskRecord, now: datetime, ttl: timedelta, *, max_ttl: timedelta) -> TaskRecord:
     """Let a task live for `ttl` from now on, at least, but not longer than `max_ttl` in all.
 
     Raises:
@@ -294,6 +311,13 @@ def describe(progress: Progress) -> str:
         return progress.message
     current = f"{progress.current:g}"
     return current if progress.total is None else f"{current} of {progress.total:g}"
+
+
+def _cut(text: str, limit: int) -> str:
+    data = text.encode("utf-8", "replace")
+    if len(data) <= limit:
+        return data.decode()
+    return data[: limit - 3].decode("utf-8", "ignore") + "…"
 
 
 def _moved(record: TaskRecord, now: datetime, **changes: Any) -> TaskRecord:

@@ -109,7 +109,8 @@ class Heartbeat:
         thread = self._thread
         if thread is not None:
             self._lost = True
-            while thread.is_alive():
+            deadline = self._clock.elapsed() + self._config.fence
+            while thread.is_alive() and self._clock.elapsed() < deadline:
                 self._wake()
                 await asyncio.sleep(0.005)
 
@@ -130,59 +131,69 @@ class Heartbeat:
 
         try:
             asyncio.run(main())
-        except Exception:
-            _log.exception("the heartbeat ended; this worker will take itself for dead")
-            self._tell(self._on_fence)
+        except Exception:  # noqa: BLE001 - a thread has nobody above it
+            _log.exception("the heartbeat ended; this worker takes itself for dead")
+            self._lost = True
+            self._tell(self._on_lost)
 
     async def _beat(self, backend: StorageBackend) -> None:
-        unanswered = False
+        sent = 0.0  # when the first of the beats that nobody answered was sent
         pause = self._config.beat
         while not self._lost:
             await self._sleep(pause)
-            if self._lost:
+            if self._lost or self._is_forsaken:
                 return
             started = self._clock.elapsed()
+            # A beat that hangs must not keep us from noticing in time that none is good any more.
+            limit = max(self._last_good + self._config.fence - started, self._config.beat)
             pause = self._config.beat
             try:
-                async with asyncio.timeout(self._config.fence):
-                    self._version = await backend.put_if_version(
-                        self._key, self._data, self._version
-                    )
-            except VersionConflictError as conflict:
-                if not (unanswered and await self._is_own(backend, conflict.actual)):
-                    self._lost = True
-                    self._tell(self._on_lost)
-                    return
-                self._version = conflict.actual
-            except (OutcomeUnknownError, TimeoutError) as error:
-                # The same write again: it holds, or conflicts with its own copy.
-                unanswered = True
-                pause = min(1.0, pause)
+                async with asyncio.timeout(limit):
+                    try:
+                        self._version = await backend.put_if_version(
+                            self._key, self._data, self._version
+                        )
+                    except VersionConflictError as conflict:
+                        if not sent or not await self._is_own(backend, conflict.actual):
+                            self._lost = True
+                            self._tell(self._on_lost)
+                            return
+                        # A beat of ours, whose answer was lost: it counts from when it was sent.
+                        self._version = conflict.actual
+                        started, pause = sent, 0.0
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next beat may do better
+                if not isinstance(error, StorageError) or isinstance(error, OutcomeUnknownError):
+                    # The same write again: it holds, or conflicts with its own copy.
+                    sent = sent or started
+                pause = min(1.0, self._config.beat)
                 self._late(error)
                 continue
-            except StorageError as error:
-                pause = min(1.0, pause)
-                self._late(error)
-                continue
-            unanswered = False
+            sent = 0.0
             self._last_good = started
             self._fenced = False
 
+    @property
+    def _is_forsaken(self) -> bool:
+        """True when the loop that all this is for has ended without a `stop`."""
+        return self._loop is None or self._loop.is_closed()
+
     def _late(self, error: Exception) -> None:
-        _log.warning("a heartbeat failed: %s", error)
+        _log.warning("a heartbeat failed: %s", str(error) or type(error).__name__)
         if not self._fenced and not self.is_good:
             self._fenced = True
             self._tell(self._on_fence)
 
     async def _is_own(self, backend: StorageBackend, actual: int) -> bool:
-        """Tell whether the record is at `actual` because of our own write, whose answer was lost."""
+        """Tell whether the record is at `actual` because of our own write, whose answer was lost.
+
+        Raises:
+            StorageError: That cannot be known yet.
+        """
         if actual != self._version + 1:
             return False
         try:
             return (await backend.get(self._key)).data == self._data
         except RecordNotFoundError:
-            return False
-        except StorageError:
             return False
 
     async def _sleep(self, seconds: float) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+# ruff: noqa: ARG002 - the operations are a protocol, and most of them are refused here
+
+
 class InlineOperations:
     """What a tool can do when its client cannot be given a task.
 

@@ -44,6 +44,14 @@ else:
         return True
 
 
+# POSIX gives a process its own locks again, and drops them when it closes any descriptor of the
+# file: so the files that this process has locked are never touched a second time.
+_held: set[str] = set()
+
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's locks
+    os.register_at_fork(after_in_child=_held.clear)
+
+
 @cache
 def host_id() -> str:
     """Name this machine since its last start, so that a file of another one is told apart."""
@@ -67,12 +75,19 @@ class ProcessLock:
         if not _try_lock(self._file):
             self._file.close()
             raise OSError(f"{path} is locked by another process")
+        _held.add(str(path))
 
-    def release(self) -> None:
-        """Let go of the lock and remove the file."""
-        with contextlib.suppress(OSError):
-            self.path.unlink()
+    def release(self, *, remove: bool = True) -> None:
+        """Let go of the lock.
+
+        Args:
+            remove: Remove the file too. One that stays says that its worker is dead.
+        """
+        if remove:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
         self._file.close()
+        _held.discard(str(self.path))
 
 
 def lock_folder(backend: object) -> Path:
@@ -83,18 +98,16 @@ def lock_folder(backend: object) -> Path:
     return Path(platformdirs.user_state_dir("mcp-tasks")) / "workers"
 
 
-def is_dead(path: str, host: str, *, own: frozenset[str] | set[str]) -> bool:
+def is_dead(path: str, host: str) -> bool:
     """Tell whether the worker that held the lock at `path` is surely dead.
 
     Args:
         path: Of the lock file.
         host: What `host_id` said where it was made.
-        own: Paths of locks that this process holds: POSIX would give them to us again.
     """
-    if not path or path in own or host != host_id():
+    if not path or path in _held or host != host_id():
         return False
     try:
-        # Opening our own locked file and closing it would drop our lock; `own` is checked above.
         with Path(path).open("r+b") as file:
             return _try_lock(file)
     except OSError:

@@ -1,9 +1,10 @@
 """Taking over what dead workers leave. Every step can be done again, and by two at once.
 
-A worker is dead when its record did not change for a whole lease, as seen on our own clock (no clock
-of another machine is ever compared), or at once when its lock on this machine can be had. Its record
-is set to `taken` first; then each task of its sheets gets one write; sheets, inbox and record go
-last. A reaper that dies half-way leaves `taken` behind, and the next one does all of it again.
+A worker is dead when its record did not change for a whole lease, as seen on our own clock (no
+clock of another machine is ever compared), or at once when its lock on this machine can be had. Its
+record is set to `taken` first; then each task of its sheets gets one write; sheets, inbox and
+record go last. A reaper that dies half-way leaves `taken` behind, and the next one does all of it
+again.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ import msgspec
 from msgspec.structs import replace
 
 from mcp_tasks.domain import transitions
-from mcp_tasks.errors import RecordFormatError, TaskExpiredError, TaskNotFoundError
-from mcp_tasks.runner import locks
-from mcp_tasks.runner.sheet import SheetEntry, decode_entries
+from mcp_tasks.errors import (
+    MCPTasksError,
+    RecordFormatError,
+    TaskExpiredError,
+    TaskNotFoundError,
+)
+from mcp_tasks.runner.locks import forget, is_dead
+from mcp_tasks.runner.sheet import decode_entries
 from mcp_tasks.runner.worker import (
     WorkerRecord,
     decode_worker,
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
 
     from mcp_tasks.domain.record import TaskRecord
     from mcp_tasks.runner.config import RunnerConfig
+    from mcp_tasks.runner.sheet import SheetEntry
     from mcp_tasks.store import TaskStore
 
 
@@ -63,7 +70,7 @@ class Reaper:
         self._seen: dict[str, _Sight] = {}
         self._last_look = 0.0
 
-    async def look(self, own: Collection[str], own_locks: set[str]) -> int:
+    async def look(self, own: Collection[str]) -> int:
         """Look once at all workers and take over those that are dead. Returns how many were.
 
         An observation counts only while looks succeed: after a gap longer than two of them
@@ -92,7 +99,7 @@ class Reaper:
                 except msgspec.DecodeError:
                     _log.error("the record of worker %s is damaged; its lease decides", name)
                     worker = WorkerRecord()
-                if self._is_dead(name, worker, found.version, now, own_locks):
+                if self._is_dead(name, worker, found.version, now):
                     dead.append((name, worker, found.version))
             after = page.next
             if after is None:
@@ -101,14 +108,18 @@ class Reaper:
         for name in self._seen.keys() - present:
             del self._seen[name]
         taken = 0
+        failure: MCPTasksError | None = None
         for name, worker, version in dead:
-            taken += await self.take(name, worker, version)
+            try:
+                taken += await self.take(name, worker, version)
+            except MCPTasksError as error:  # the others must not wait for this one
+                failure = error
+        if failure is not None:
+            raise failure
         return taken
 
-    def _is_dead(
-        self, name: str, worker: WorkerRecord, version: int, now: float, own_locks: set[str]
-    ) -> bool:
-        if worker.state == "taken" or locks.is_dead(worker.lock, worker.host, own=own_locks):
+    def _is_dead(self, name: str, worker: WorkerRecord, version: int, now: float) -> bool:
+        if worker.state == "taken" or is_dead(worker.lock, worker.host):
             return True
         sight = self._seen.get(name)
         if sight is None or sight.version != version:
@@ -125,16 +136,14 @@ class Reaper:
         if worker.state != "taken":
             taken = encode_worker(replace(worker, state="taken"))
             key = store.keys.worker(name)
-            done, _ = await swap(
-                store.backend, key, taken, version, None, store.config.settle
-            )
+            done, _ = await swap(store.backend, key, taken, version, None, store.config.settle)
             if done is None:
                 self._seen.pop(name, None)
                 return False
         _log.warning("worker %s is dead; taking its tasks over", name)
         await self.free_tasks(name)
         await remove_traces(store, name)
-        locks.forget(worker.lock)
+        forget(worker.lock)
         self._seen.pop(name, None)
         return True
 
@@ -148,22 +157,31 @@ class Reaper:
         """Free or end every task on the sheets of a dead worker.
 
         Raises:
-            StoreUnavailableError: Some are not done yet; the worker's record still says `taken`.
+            TaskError: Some are not done yet; the worker's record still says `taken`.
         """
         store = self._store
+        failures: list[BaseException] = []
         after: str | None = None
         while True:
             with translated():
                 page = await store.backend.list_by_prefix(store.keys.sheets(name), after=after)
             for sheet in page.records:
-                entries = decode_entries(sheet.data)
+                try:
+                    entries = decode_entries(sheet.data)
+                except msgspec.DecodeError:
+                    _log.error("the sheet %s is damaged; what it names is not found", sheet.key)
+                    continue
                 for at in range(0, len(entries), _AT_ONCE):
-                    await asyncio.gather(
-                        *(self._free(name, entry) for entry in entries[at : at + _AT_ONCE])
+                    done = await asyncio.gather(
+                        *(self._free(name, entry) for entry in entries[at : at + _AT_ONCE]),
+                        return_exceptions=True,
                     )
+                    failures += [error for error in done if error is not None]
             after = page.next
             if after is None:
-                return
+                break
+        if failures:
+            raise failures[0]
 
     async def _free(self, name: str, entry: SheetEntry) -> None:
         store = self._store

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from anyio import CapacityLimiter
 
@@ -37,16 +39,30 @@ from mcp_tasks.store.writing import translated
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from mcp_tasks.context import TaskContext
     from mcp_tasks.domain.record import Call, Policy, TaskRecord
     from mcp_tasks.runner.outcome import Body
+    from mcp_tasks.storage.base import StoredRecord
     from mcp_tasks.store import TaskStore
     from mcp_tasks.store.changes import Versioned
 
 
+T = TypeVar("T")
 _log = logging.getLogger("mcp_tasks.runner")
+
+
+_MAX_BACKLOG = 10_000
+_PATIENCE = 5.0
+
+
+class _Waiting(NamedTuple):
+    """A task that waits for a slot here; `go` if somebody waits with it."""
+
+    owner: str
+    task_id: str
+    go: asyncio.Future[None] | None = None
 
 
 class Runner:
@@ -83,18 +99,24 @@ class Runner:
         self._runs = worker
         self._users = 0
         self._worker: Worker | None = None
-        self._attempts: dict[str, Attempt] = {}
-        self._claiming: set[str] = set()
-        self._again: set[tuple[str, str]] = set()
-        self._backlog: deque[tuple[str, str]] = deque()
-        self._busy = 0
+        self._scan: asyncio.Task[None] | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        """Be as before the first start. What an earlier loop left is not ours any more."""
         self._draining = False
         self._drained: asyncio.Task[None] | None = None
-        self._scan: asyncio.Task[None] | None = None
-        self._work: set[asyncio.Task[Any]] = set()
-        self._idle: asyncio.Event = asyncio.Event()
-        self._ready_after: str | None = None
         self._renewing = False
+        self._attempts: dict[str, Attempt] = {}
+        self._claiming: dict[str, Versioned | None] = {}  # with what is heard of them meanwhile
+        self._creating = 0
+        self._again: set[tuple[str, str]] = set()
+        self._backlog: deque[_Waiting] = deque()
+        self._busy = 0  # slots that are taken
+        self._has_left = False
+        self._idle = asyncio.Event()
+        self._work: set[asyncio.Task[Any]] = set()
+        self._ready_after: str | None = None
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -108,12 +130,9 @@ class Runner:
         if self._users > 1:
             return
         try:
+            self._reset()
+            self.limiter = CapacityLimiter(self.config.max_threads)
             self.is_closed = False
-            self._draining = False
-            self._drained = None
-            self._ready_after = None
-            self._idle = asyncio.Event()
-            self._idle.set()
             self.store.changes.listeners.append(self._hear)
             if self._runs:
                 await self._register()
@@ -160,34 +179,35 @@ class Runner:
             self._scan.cancel()
             await asyncio.wait([self._scan])
             self._scan = None
+        self._drop_backlog()
         await self._wait_idle(seconds)
         for attempt in list(self._attempts.values()):
             attempt.stop(Stop.DRAIN)
         await self._wait_idle(min(1.0, self.config.cancel_grace))
-        # What does not stop is handed back all the same: the fence refuses its writes from then on.
-        for attempt in list(self._attempts.values()):
-            try:
-                await asyncio.wait_for(attempt.hand_back(), 5.0)
-            except (MCPTasksError, TimeoutError) as error:
-                _log.error("task %s could not be handed back: %s", attempt.task_id, error)
-            attempt.close()
+        await asyncio.gather(*(self._cut_off(a) for a in list(self._attempts.values())))
+        await self._wait_idle(min(1.0, self.config.cancel_grace))
         worker, self._worker = self._worker, None
-        if worker is not None:
-            try:
-                await worker.retire()
-            except MCPTasksError as error:
-                _log.warning("worker %s is left to a reaper: %s", worker.name, error)
-                worker.release()
+        if worker is None:
+            return
+        if self._has_left or self._claiming or self._creating or worker.is_lost:
+            _log.warning("worker %s leaves tasks behind, for others to take over", worker.name)
+            await worker.abandon()
+            return
+        try:
+            await worker.retire()
+        except MCPTasksError as error:
+            _log.warning("worker %s is left to a reaper: %s", worker.name, error)
+            worker.release(is_over=False)
 
     async def _wait_idle(self, seconds: float) -> None:
-        if self._attempts or self._claiming:
-            try:
-                async with asyncio.timeout(seconds):
-                    while self._attempts or self._claiming:
-                        self._idle.clear()
-                        await self._idle.wait()
-            except TimeoutError:
-                pass
+        """Wait until nothing runs and nothing is being claimed, for so long at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._attempts or self._claiming or self._creating:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            pass
 
     async def _register(self) -> None:
         worker = Worker(self.store, self.config, self._lost, self._fence)
@@ -210,39 +230,53 @@ class Runner:
         """Another worker took this one over: stop everything and go on as a new incarnation."""
         _log.error("this worker was taken over; its bodies are stopped")
         for attempt in list(self._attempts.values()):
-            attempt.stop(Stop.LOST)
+            if self._worker is None or attempt.worker == self._worker.name:
+                attempt.stop(Stop.LOST)
         if not self._renewing and not self._draining:
             self._renewing = True
             self.spawn(self._renew())
 
     async def _renew(self) -> None:
         old, self._worker = self._worker, None
+        is_over = False
         try:
             if old is not None:
                 await old.stop_beat()
-            delay = 0.2
-            while not self._draining:
+            await self._register_again()
+            reaper = Reaper(self.store, self.config)
+            while old is not None and not is_over and not self._draining:
                 try:
-                    await self._register()
-                    break
+                    await reaper.take_own(old.name)
+                    is_over = True
                 except MCPTasksError as error:
-                    _log.warning("cannot register as a worker: %s; trying again", error)
-                    await asyncio.sleep(delay)
-                    delay = min(2 * delay, 5.0)
-            if old is not None:
-                reaper = Reaper(self.store, self.config)
-                while not self._draining:
-                    try:
-                        await reaper.take_own(old.name)
-                        break
-                    except MCPTasksError as error:
-                        _log.warning("cannot take over own tasks: %s; trying again", error)
-                        await asyncio.sleep(self.config.scan)
-                old.release()
+                    _log.warning("cannot take over own tasks: %s; trying again", error)
+                    await asyncio.sleep(self.config.look)
         finally:
             self._renewing = False
+            if old is not None:
+                old.release(is_over=is_over)
+        if self._worker is not None and self._worker.is_lost:
+            self._lost()
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    async def _register_again(self) -> None:
+        delay = 0.2
+        while not self._draining:
+            try:
+                await self._register()
+            except MCPTasksError as error:
+                _log.warning("cannot register as a worker: %s; trying again", error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, 5.0)
+            else:
+                return
+
+    @property
+    def is_ending(self) -> bool:
+        """True when the loop is cancelling everything, this runner's own work too."""
+        own = self._drained or self._scan
+        return own is not None and own.cancelling() > 0
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something beside, for as long as the runner lives."""
         task = asyncio.create_task(work)
         self._work.add(task)
@@ -280,39 +314,41 @@ class Runner:
             or self._busy >= self.config.max_running
             or not worker.is_good
         ):
-            record = await self.store.create(
+            return await self.store.create(
                 owner, call, policy=policy, ttl=ttl, poll_interval=poll_interval
             )
-            return record
+        noted: list[str] = []
+
+        def note(record: TaskRecord) -> asyncio.Future[None]:
+            if worker.sheet is None:
+                done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                done.set_result(None)
+                return done
+            noted.append(record.task_id)
+            return worker.sheet.add(record.owner, record.task_id, record.attempt)
+
         self._busy += 1
+        self._creating += 1
+        attempt: Attempt | None = None
         try:
             created = await self.store.create_claimed(
-                owner,
-                call,
-                worker.name,
-                lambda record: self._note(worker, record),
-                policy=policy,
-                ttl=ttl,
-                poll_interval=poll_interval,
+                owner, call, worker.name, note, policy=policy, ttl=ttl, poll_interval=poll_interval
             )
-        except BaseException:
-            self._busy -= 1
-            raise
-        attempt = Attempt(self, worker.name, created, body)
-        if not worker.is_good or self._draining:
-            self._busy -= 1
-            await attempt.hand_back()
-            return created.record
-        self._begin(attempt)
+            if worker.is_good and not self._draining:
+                attempt = Attempt(self, worker.name, created, body)
+            else:
+                await self._hand_back(Attempt(self, worker.name, created, body))
+        finally:
+            self._creating -= 1
+            if attempt is None:
+                self._free_slot()
+            if worker.sheet is not None:
+                for task_id in noted:
+                    if attempt is None or task_id != attempt.task_id:
+                        worker.sheet.drop(task_id)
+        if attempt is not None:
+            self._begin(attempt)
         return created.record
-
-    @staticmethod
-    def _note(worker: Worker, record: TaskRecord) -> asyncio.Future[None]:
-        if worker.sheet is not None:
-            return worker.sheet.add(record.owner, record.task_id, record.attempt)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
 
     async def get(self, owner: str, task_id: str) -> TaskRecord:
         """Return a task; one that runs here is given a moment to change first.
@@ -340,49 +376,102 @@ class Runner:
         if task_id in self._attempts or task_id in self._claiming:
             self._again.add((owner, task_id))
         elif self._busy < self.config.max_running:
+            self._busy += 1
             self.spawn(self._take(owner, task_id))
-        else:
-            self._backlog.append((owner, task_id))
+        elif len(self._backlog) < _MAX_BACKLOG:  # the others are found as rows
+            self._backlog.append(_Waiting(owner, task_id))
 
     async def run_task(self, owner: str, task_id: str) -> bool:
         """Run a task here if it waits for a worker, and return when this run has ended.
 
-        What a queue delivers may be passed in as it comes: twice, late, or out of order.
+        What a queue delivers may be passed in as it comes: twice, late, or out of order. Waits for
+        a free slot.
 
         Returns:
             True if the body was run here.
         """
+        if self._draining or self.is_closed:
+            return False
+        if self._busy < self.config.max_running:
+            self._busy += 1
+        else:
+            go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._backlog.append(_Waiting(owner, task_id, go))
+            try:
+                await go
+            except asyncio.CancelledError:
+                if self._draining:
+                    return False
+                raise
         attempt = await self._take(owner, task_id)
         if attempt is None:
             return False
         await attempt.ended.wait()
         return True
 
-    def cancel(self, attempt: Attempt) -> None:
-        """Stop a body whose end was asked for; one that does not stop is cut off after a grace."""
-        attempt.stop(Stop.CANCEL)
-        self.spawn(self._enforce(attempt))
-
-    async def _enforce(self, attempt: Attempt) -> None:
-        try:
-            async with asyncio.timeout(self.config.cancel_grace):
-                await attempt.ended.wait()
-        except TimeoutError:
-            _log.warning("task %s ignores its cancellation; it is cut off", attempt.task_id)
-            await attempt.end_cancelled()
-            attempt.close()
-            self._end(attempt)
-
-    # --- attempts --------------------------------------------------------------------------------
+    # --- slots -----------------------------------------------------------------------------------
 
     def yield_slot(self) -> None:
         """Note that a body only waits for a person."""
-        self._busy -= 1
-        self._next()
+        self._free_slot()
 
     def take_slot(self) -> None:
         """Note that it goes on. There may be more running than `max_running` for a while."""
         self._busy += 1
+
+    def _free_slot(self) -> None:
+        self._busy -= 1
+        while self._backlog and self._busy < self.config.max_running and not self._draining:
+            waiting = self._backlog.popleft()
+            if waiting.go is None:
+                self._busy += 1
+                self.spawn(self._take(waiting.owner, waiting.task_id))
+            elif not waiting.go.done():
+                self._busy += 1
+                waiting.go.set_result(None)
+
+    def _drop_backlog(self) -> None:
+        for waiting in self._backlog:
+            if waiting.go is not None:
+                waiting.go.cancel()
+        self._backlog.clear()
+
+    # --- attempts --------------------------------------------------------------------------------
+
+    def cut_off_later(self, attempt: Attempt) -> asyncio.TimerHandle:
+        """See to it that a body that ignores its cancellation is cut off after a grace."""
+
+        def cut_off() -> None:
+            if not attempt.is_concluding:
+                _log.warning("task %s ignores its cancellation; it is cut off", attempt.task_id)
+                self.spawn(self._cut_off(attempt))
+
+        return asyncio.get_running_loop().call_later(self.config.cancel_grace, cut_off)
+
+    async def _cut_off(self, attempt: Attempt) -> None:
+        """End an attempt without its body: the fence refuses the body's writes from then on."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                if attempt.is_concluding:
+                    await attempt.ended.wait()
+                elif attempt.why is Stop.CANCEL or attempt.why is Stop.DRAIN:
+                    await attempt.hand_back()
+        except (MCPTasksError, TimeoutError) as error:
+            if self._attempts.get(attempt.task_id) is attempt:
+                attempt.is_left = True
+                _log.error("task %s could not be handed back: %s", attempt.task_id, error)
+        attempt.close()
+        self._end(attempt)
+
+    async def _hand_back(self, attempt: Attempt) -> None:
+        """Give back an attempt whose body was not started."""
+        try:
+            await attempt.hand_back()
+        except MCPTasksError as error:
+            self._has_left = True
+            _log.error("task %s could not be handed back: %s", attempt.task_id, error)
+        finally:
+            attempt.close()
 
     def _begin(self, attempt: Attempt) -> None:
         """Start a body, in surroundings that are the same on the first run and later."""
@@ -405,78 +494,95 @@ class Runner:
             return
         del self._attempts[attempt.task_id]
         attempt.ended.set()
-        self._busy -= 1
         worker = self._worker
-        if worker is not None and worker.sheet is not None and worker.name == attempt.worker:
+        if attempt.is_left:
+            self._has_left = True  # its entry on the sheet must stay
+        elif worker is not None and worker.sheet is not None and worker.name == attempt.worker:
             worker.sheet.drop(attempt.task_id)
         self._idle.set()
-        wanted = (attempt.owner, attempt.task_id)
+        self._submit_again(attempt.owner, attempt.task_id)
+        if not attempt.is_waiting:
+            self._free_slot()
+
+    def _submit_again(self, owner: str, task_id: str) -> None:
+        wanted = (owner, task_id)
         if wanted in self._again:
             self._again.discard(wanted)
-            self.submit(*wanted)
-        self._next()
+            self.submit(owner, task_id)
 
-    def _next(self) -> None:
-        while self._backlog and self._busy < self.config.max_running and not self._draining:
-            self.spawn(self._take(*self._backlog.popleft()))
+    async def _take(self, owner: str, task_id: str, key: str = "") -> Attempt | None:
+        """Claim a task and start it. The caller has taken a slot for it, which this gives back.
 
-    async def _take(
-        self, owner: str, task_id: str, expected: int | None = None
-    ) -> Attempt | None:
-        """Claim a task and start it: read, note, look at the lease, swap, in this order."""
+        Args:
+            owner: Whose task.
+            task_id: Which.
+            key: The entry that led here, if one did.
+        """
         worker = self._worker
+        attempt: Attempt | None = None
         if (
             worker is None
             or self._draining
             or task_id in self._claiming
             or task_id in self._attempts
         ):
+            self._free_slot()
             return None
-        self._claiming.add(task_id)
-        self._busy += 1
-        attempt: Attempt | None = None
+        self._claiming[task_id] = None
         try:
-            attempt = await self._claim(worker, owner, task_id, expected)
+            attempt = await self._claim(worker, owner, task_id, key)
+            if attempt is not None and self._draining:
+                await self._hand_back(attempt)
+                attempt = None
         except (TaskNotFoundError, TaskExpiredError, LeaseLostError):
             pass
         except MCPTasksError as error:
             _log.warning("task %s could not be claimed: %s", task_id, error)
         finally:
-            self._claiming.discard(task_id)
+            heard = self._claiming.pop(task_id)
             if attempt is None:
-                self._busy -= 1
                 if worker.sheet is not None:
                     worker.sheet.drop(task_id)
-                self._idle.set()
+                self._free_slot()
+                self._submit_again(owner, task_id)
+            self._idle.set()
         if attempt is not None:
             self._begin(attempt)
-            key = self.store.keys.ready(task_id, attempt.number)
-            self.spawn(self._drop(key))
+            if heard is not None:
+                attempt.observe(heard)
+            self.spawn(self._drop(self.store.keys.ready(task_id, attempt.number)))
         return attempt
 
-    async def _claim(
-        self, worker: Worker, owner: str, task_id: str, expected: int | None
-    ) -> Attempt | None:
+    async def _claim(self, worker: Worker, owner: str, task_id: str, key: str) -> Attempt | None:
+        """Read, note on the sheet, look at the lease, swap: in this order and no other."""
         store = self.store
         found = await store.read(owner, task_id)
         record = found.record
         number = record.attempt + 1
-        if not waits_for_a_worker(record) or expected not in (None, number):
-            return None
+        if key:
+            announced = Keys.entry(key)[1]
+            if record.is_terminal or record.attempt >= announced:
+                await self._drop(key)
+            if number != announced:
+                return None
+        if not waits_for_a_worker(record):
+            return None  # or its entry was written ahead of it
         body = self._find_body(record.call.tool)
         if body is None and record.cancel is None:
             return None
         if worker.sheet is not None:
             await worker.sheet.add(owner, task_id, number)
-        if not worker.is_good:
-            return None
 
         def transition(record: TaskRecord, now: datetime) -> TaskRecord:
+            # After a conflict too the lease is looked at behind the read and before the swap.
+            if not worker.is_good and not record.is_held_by(worker.name, number):
+                raise LeaseLostError(number)
             return transitions.claim(
                 record, now, worker.name, number, retention=store.config.retention
             )
 
-        claimed = await store.change(owner, task_id, transition, known=found)
+        # Until the outcome is known: a claim that landed unseen would be nobody's.
+        claimed = await store.change(owner, task_id, transition, known=found, patience=math.inf)
         if claimed.record.status is not TaskStatus.WORKING or body is None:
             return None
         _log.info("task %s attempt %d is run here", task_id, number)
@@ -492,11 +598,20 @@ class Runner:
 
     def _hear(self, written: Versioned) -> None:
         """Hear of every write that was made in this process."""
-        attempt = self._attempts.get(written.record.task_id)
-        if attempt is not None:
-            attempt.observe(written)
+        self._tell(written)
         if self._runs and waits_for_a_worker(written.record):
             self.submit(written.record.owner, written.record.task_id)
+
+    def _tell(self, seen: Versioned) -> None:
+        """Tell the attempt at a task how its record is now; one that is about to start, too."""
+        task_id = seen.record.task_id
+        attempt = self._attempts.get(task_id)
+        if attempt is not None:
+            attempt.observe(seen)
+        elif task_id in self._claiming:
+            heard = self._claiming[task_id]
+            if heard is None or heard.version < seen.version:
+                self._claiming[task_id] = seen
 
     async def _look(self) -> None:
         """Look for what others left, over and over: the one background loop of a worker."""
@@ -505,20 +620,26 @@ class Runner:
         loop = asyncio.get_running_loop()
         while True:
             worker = self._worker
-            try:
-                if worker is not None and not worker.is_alone:
-                    if loop.time() >= next_scan:
-                        spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads processes
-                        next_scan = loop.time() + self.config.scan * spread
-                        await reaper.look({worker.name}, {worker.lock_path})
-                    await self._look_at_inbox(worker)
-                    if worker.sheet is not None:
-                        worker.sheet.trim()
-                await self._look_for_ready()
-                self._extend_lives()
-            except MCPTasksError as error:
-                _log.warning("a look at the store failed: %s", error)
+            if worker is not None and not worker.is_alone:
+                if loop.time() >= next_scan:
+                    spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads processes
+                    next_scan = loop.time() + self.config.scan * spread
+                    await self._guarded(reaper.look({worker.name}))
+                await self._guarded(self._look_at_inbox(worker))
+                if worker.sheet is not None:
+                    worker.sheet.trim()
+            await self._guarded(self._look_for_ready())
+            self._extend_lives()
             await asyncio.sleep(self.config.look)
+
+    async def _guarded(self, look: Coroutine[Any, Any, Any]) -> None:
+        """Let one look fail without the others, now and for ever."""
+        try:
+            await look
+        except MCPTasksError as error:
+            _log.warning("a look at the store failed: %s", error)
+        except Exception:  # noqa: BLE001 - a poisoned record must not stop the looking
+            _log.exception("a look at the store failed")
 
     async def _look_at_inbox(self, worker: Worker) -> None:
         store = self.store
@@ -529,63 +650,51 @@ class Runner:
                     store.keys.inboxes(worker.name), after=after
                 )
             for entry in page.records:
-                task_id, version = Keys.entry(entry.key)
-                owner = entry.data.decode("utf-8", "surrogatepass")
-                try:
-                    found = await store.read(owner, task_id)
-                except TaskNotFoundError:
-                    continue  # written ahead of its record, or long over: its expiry removes it
-                if found.record.worker == worker.name:
-                    if found.version < version:
-                        continue  # written ahead of its record
-                    attempt = self._attempts.get(task_id)
-                    if attempt is not None:
-                        attempt.observe(found)
-                await store.index.drop(entry.key)
+                await self._guarded(self._read_word(worker, entry))
             after = page.next
             if after is None:
                 return
 
+    async def _read_word(self, worker: Worker, entry: StoredRecord) -> None:
+        """Follow one entry of the inbox. It is never removed before the record was read."""
+        task_id, version = Keys.entry(entry.key)
+        owner = entry.data.decode("utf-8", "surrogatepass")
+        try:
+            found = await self.store.read(owner, task_id)
+        except TaskNotFoundError:
+            return  # written ahead of its record, or long over: its expiry removes it
+        if found.record.worker == worker.name:
+            if found.version < version:
+                return  # written ahead of its record
+            self._tell(found)
+        await self.store.index.drop(entry.key)
+
     async def _look_for_ready(self) -> None:
         """Claim tasks that wait for any worker, as many as there are free slots."""
-        free = self.config.max_running - self._busy
-        if free <= 0:
-            return
         store = self.store
-        with translated():
-            page = await store.backend.list_by_prefix(
-                store.keys.readies(), after=self._ready_after, limit=100
-            )
-        # Entries for tools that this process lacks must not hide the others behind them.
-        self._ready_after = page.next
-        entries = list(page.records)
-        random.shuffle(entries)
-        claims: list[asyncio.Task[Any]] = []
-        for entry in entries:
-            if self._busy >= self.config.max_running:
-                break
-            task_id, number = Keys.entry(entry.key)
-            if task_id in self._attempts or task_id in self._claiming:
-                continue
-            owner = entry.data.decode("utf-8", "surrogatepass")
-            claims.append(self.spawn(self._try(owner, task_id, number, entry.key)))
-            await asyncio.sleep(0)
-        if claims:
-            await asyncio.wait(claims)
-
-    async def _try(self, owner: str, task_id: str, number: int, key: str) -> None:
-        """Follow one entry: claim its task, or remove the entry if it is stale."""
-        try:
-            record = await self.store.get(owner, task_id)
-        except TaskNotFoundError:
-            return  # written ahead of its record: its expiry removes it
-        except MCPTasksError as error:
-            _log.warning("task %s cannot be read: %s", task_id, error)
-            return
-        if record.is_terminal or record.attempt >= number:
-            await self._drop(key)
-        elif waits_for_a_worker(record):
-            await self._take(owner, task_id, number)
+        while self._busy < self.config.max_running:
+            with translated():
+                page = await store.backend.list_by_prefix(
+                    store.keys.readies(), after=self._ready_after, limit=100
+                )
+            # Entries for tools that this process lacks must not hide the others behind them.
+            self._ready_after = page.next
+            entries = list(page.records)
+            random.shuffle(entries)
+            claims: list[asyncio.Task[Attempt | None]] = []
+            for entry in entries:
+                if self._busy >= self.config.max_running:
+                    break
+                task_id, _ = Keys.entry(entry.key)
+                if task_id in self._attempts or task_id in self._claiming:
+                    continue
+                owner = entry.data.decode("utf-8", "surrogatepass")
+                self._busy += 1
+                claims.append(self.spawn(self._take(owner, task_id, entry.key)))
+            if claims:
+                await asyncio.wait(claims)
+            if page.next is None or not any(claim.result() for claim in claims):
+                return
 
     def _extend_lives(self) -> None:
         """Extend the life of tasks that run here, at half of what is left."""
@@ -593,12 +702,26 @@ class Runner:
         max_ttl = self.store.config.max_ttl
         for attempt in list(self._attempts.values()):
             record = attempt.record
-            if record.ttl < max_ttl and (record.deadline - now) * 2 < attempt.life:
-                attempt.life = record.deadline - now + attempt.life
+            left = record.deadline - now
+            if left * 2 >= attempt.life or attempt.is_extending:
+                continue
+            if record.ttl < max_ttl:
+                attempt.is_extending = True
                 self.spawn(self._extend(attempt))
+            elif left <= timedelta(0):
+                self.spawn(self._expire(attempt))
 
     async def _extend(self, attempt: Attempt) -> None:
         try:
-            await attempt.extend(self.store.config.default_ttl)
+            await attempt.extend(attempt.life)
         except MCPTasksError as error:
             _log.warning("task %s could not be extended: %s", attempt.task_id, error)
+        finally:
+            attempt.is_extending = False
+
+    async def _expire(self, attempt: Attempt) -> None:
+        """Find the end of a task that may not live any longer; that stops its body."""
+        try:
+            await self.store.read(attempt.owner, attempt.task_id)
+        except MCPTasksError as error:
+            _log.warning("task %s has expired: %s", attempt.task_id, error)

@@ -1,8 +1,8 @@
 """A worker's run sheet: what it has, written down where others find it when the worker is gone.
 
-One writer, so a swap starts from the version it knows and never conflicts, unless somebody took the
-worker over: then its sheet is gone, and finding that out is a second fence. What is over leaves with
-the next swap, which costs nothing.
+One writer, so a swap starts from the version it knows and never conflicts, unless an earlier one of
+its own was not answered, or somebody took the worker over: then its sheet is gone, and finding that
+out is a second fence. What is over leaves with the next swap, which costs nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from mcp_tasks.errors import LeaseLostError, MCPTasksError, RecordNotFoundError
+from mcp_tasks.errors import LeaseLostError, RecordNotFoundError
 from mcp_tasks.store.writing import swap, translated
 
 
@@ -48,8 +48,8 @@ def decode_entries(data: bytes) -> list[SheetEntry]:
 class _Block:
     number: int
     version: int = 0
-    entries: dict[str, SheetEntry] = field(default_factory=dict)
-    over: set[str] = field(default_factory=set)
+    entries: dict[str, SheetEntry] = field(default_factory=dict[str, SheetEntry])
+    over: set[str] = field(default_factory=set[str])
 
     @property
     def room(self) -> int:
@@ -71,6 +71,7 @@ class RunSheet:
         self._on_lost = on_lost
         self._blocks: list[_Block] = []
         self._places: dict[str, _Block] = {}
+        self._unplaced: dict[str, bool] = {}  # being added; true if it is over already
         self._waiting: list[tuple[SheetEntry, asyncio.Future[None]]] = []
         self._flush: asyncio.Task[None] | None = None
 
@@ -82,6 +83,7 @@ class RunSheet:
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((SheetEntry(owner, task_id, attempt), done))
+        self._unplaced[task_id] = False
         self._start()
         return done
 
@@ -90,6 +92,8 @@ class RunSheet:
         block = self._places.pop(task_id, None)
         if block is not None:
             block.over.add(task_id)
+        elif task_id in self._unplaced:
+            self._unplaced[task_id] = True
 
     def trim(self) -> None:
         """Write out the drops of one block, when nothing else is written anyway."""
@@ -125,8 +129,9 @@ class RunSheet:
                     for _, done in fits:
                         if not done.done():
                             done.set_result(None)
-        except MCPTasksError as error:
-            for _, done in batch + self._waiting:
+        except Exception as error:  # noqa: BLE001 - it belongs to those who wait
+            for entry, done in batch + self._waiting:
+                self._unplaced.pop(entry.task_id, None)
                 if not done.done():
                     done.set_exception(error)
             self._waiting = []
@@ -149,26 +154,31 @@ class RunSheet:
         store, key = self._store, self._store.keys.sheet(self._worker, block.number)
         config = store.config
         expires_at = store.clock.now() + config.max_ttl + config.retention + config.grace
-        version, unanswered = await swap(
-            store.backend, key, data, block.version, expires_at, config.settle
-        )
-        if version is None:
-            # With one writer a conflict is either our own write, whose answer was lost, or the end.
-            if unanswered and await self._holds(key, data):
-                version = block.version + 1
-            else:
+        while True:
+            version, _ = await swap(
+                store.backend, key, data, block.version, expires_at, config.settle
+            )
+            if version is not None:
+                break
+            # Nobody else writes here: what is there is our own write, whose answer was lost.
+            found = await self._version(key)
+            if found == 0:
                 self._on_lost()
                 raise LeaseLostError(entries[0].attempt if entries else 0)
+            block.version = found
         block.version = version
         block.entries = kept
         block.over = {task_id for task_id in block.over if task_id in kept}
         for entry in entries:
             block.over.discard(entry.task_id)
-            self._places[entry.task_id] = block
+            if self._unplaced.pop(entry.task_id, False):
+                block.over.add(entry.task_id)
+            else:
+                self._places[entry.task_id] = block
 
-    async def _holds(self, key: str, data: bytes) -> bool:
+    async def _version(self, key: str) -> int:
         try:
             with translated():
-                return (await self._store.backend.get(key)).data == data
+                return (await self._store.backend.get(key)).version
         except RecordNotFoundError:
-            return False
+            return 0

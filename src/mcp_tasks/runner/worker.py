@@ -103,6 +103,11 @@ class Worker:
         return self._heartbeat is None or self._heartbeat.is_good
 
     @property
+    def is_lost(self) -> bool:
+        """True once this worker is known to be taken over."""
+        return self._lost
+
+    @property
     def lock_path(self) -> str:
         """The file of its lock; empty if it has none."""
         return str(self._lock.path) if self._lock is not None else ""
@@ -150,6 +155,11 @@ class Worker:
         if self.sheet is not None:
             await self.sheet.settle()
 
+    async def abandon(self) -> None:
+        """End a life that left tasks behind: others on this machine see at once that it is over."""
+        await self.stop_beat()
+        self.release(is_over=False)
+
     async def retire(self) -> None:
         """End an orderly life: sheets and inbox go, and the record last of all.
 
@@ -161,11 +171,16 @@ class Worker:
             await remove_traces(self._store, self.name)
         self.release()
 
-    def release(self) -> None:
-        """Let go of the lock, and of the name."""
+    def release(self, *, is_over: bool = True) -> None:
+        """Let go of the lock, and of the name.
+
+        Args:
+            is_over: Nothing names this worker any more. Otherwise the file stays, without its lock,
+                and tells others to take over what is left.
+        """
         self._store.index.here.discard(self.name)
         if self._lock is not None:
-            self._lock.release()
+            self._lock.release(remove=is_over)
             self._lock = None
 
 

@@ -9,7 +9,7 @@ and other messages to the client are dropped.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from mcp.server.connection import Connection
@@ -57,8 +57,14 @@ _METHOD: Final = "tools/call"
 class TaskDispatch:
     """The channel of a request that is a task: both of the SDK's outbound protocols."""
 
-    __slots__ = ("_cancel_requested", "_task", "can_send_request", "message_metadata", "request_id",
-                 "transport")
+    __slots__ = (
+        "_cancel_requested",
+        "_task",
+        "can_send_request",
+        "message_metadata",
+        "request_id",
+        "transport",
+    )
 
     def __init__(self, task: TaskContext) -> None:
         self._task = task
@@ -76,7 +82,10 @@ class TaskDispatch:
         return self._cancel_requested
 
     async def send_raw_request(
-        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        opts: CallOptions | None = None,  # noqa: ARG002 - a task waits as long as it lives
     ) -> dict[str, Any]:
         """Ask the client through the task, and wait for the answer as long as it takes.
 
@@ -213,7 +222,8 @@ async def _next_params(
     async with anyio.create_task_group() as group:
         for key, request in requests.items():
             wire = request.model_dump(by_alias=True, mode="json", exclude_none=True)
-            group.start_soon(ask, key, wire["method"], wire.get("params") or {})
+            asked: dict[str, Any] = wire.get("params") or {}
+            group.start_soon(ask, key, request.method, asked)
     if failures:
         raise failures[0]
     return _params(params.name, run.arguments, answers, required.request_state)
@@ -223,6 +233,6 @@ def _wire(result: HandlerResult) -> dict[str, Any]:
     """Make the JSON of a result. Spec: 2026-07-28 tasks, T-086."""
     if isinstance(result, BaseModel):
         return result.model_dump(by_alias=True, mode="json", exclude_none=True)
-    wire = dict(cast("dict[str, Any]", result or {}))
+    wire = dict(result or {})
     wire.setdefault("resultType", "complete")
     return wire

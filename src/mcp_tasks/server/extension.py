@@ -1,12 +1,12 @@
 """The Tasks extension of 2026-07-28 as the SDK's `Extension`: three methods and one interceptor.
 
 Every refusal comes before the look-up, and a task that is foreign, gone, or never was is refused in
-the same bytes. A task id may be all that stands between a caller and a task, so none is ever logged.
+the same bytes. A task id may be all that stands between a caller and a task, so none is logged.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 from mcp.server.extension import Extension, MethodBinding
@@ -20,7 +20,7 @@ from mcp_types import (
     RequestParams,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw
 
 from mcp_tasks.domain.record import Call
 from mcp_tasks.errors import TaskError, TaskNotFoundError
@@ -33,18 +33,21 @@ from mcp_tasks.server.slots import Escalation, Mode, Slot, slot
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
     from mcp_types import CallToolRequestParams
+    from msgspec import UnsetType
 
     from mcp_tasks.domain.record import TaskRecord
     from mcp_tasks.server.hosts import Host, Hosts
+    from mcp_tasks.server.options import TaskTool
     from mcp_tasks.server.owners import OwnerOf
-    from mcp_tasks.server.tools import TaskTool
 
     Context = ServerRequestContext[Any, Any]
 
+
+T = TypeVar("T")
 
 _MODERN: Final = frozenset(MODERN_PROTOCOL_VERSIONS)
 _MAX_CLIENT_BYTES: Final = 16 * 1024
@@ -124,18 +127,16 @@ class TasksExtension(Extension):
         host = self._host(ctx)
         try:
             call = _call(host, params, ctx)
-            # A client that goes away must not leave half a task behind.
-            with anyio.CancelScope(shield=True):
-                record = await host.runner.create(
-                    self._owner(ctx, host),
-                    call,
-                    policy=tool.policy,
-                    ttl=tool.ttl,
-                    poll_interval=tool.poll_interval,
-                )
+            create = host.runner.create(
+                self._owner(ctx, host),
+                call,
+                policy=tool.policy,
+                ttl=tool.ttl,
+                poll_interval=tool.poll_interval,
+            )
+            return wire.create_result(await _shielded(create))
         except TaskError as error:
             raise protocol_error(error) from error
-        return wire.create_result(record)
 
     # --- tasks/* ---------------------------------------------------------------------------------
 
@@ -148,14 +149,16 @@ class TasksExtension(Extension):
             raise protocol_error(error) from error
 
     async def _update(self, ctx: Context, params: UpdateParams) -> dict[str, Any]:
-        """Take answers; acknowledged once they are durable. Spec: 2026-07-28 tasks, T-052, T-056."""
+        """Take answers, durably before they are acknowledged.
+
+        Spec: 2026-07-28 tasks, T-052 and T-056.
+        """
         host, owner, task_id = self._admit(ctx, params)
         try:
             record = await host.store.get(owner, task_id)
             answers = check_answers(record, params.input_responses)
             if answers:
-                with anyio.CancelScope(shield=True):
-                    await host.store.answer(owner, task_id, answers, by=_by())
+                await _shielded(host.store.answer(owner, task_id, answers, by=_by()))
         except TaskError as error:
             raise protocol_error(error) from error
         return {}
@@ -167,8 +170,7 @@ class TasksExtension(Extension):
         """
         host, owner, task_id = self._admit(ctx, params)
         try:
-            with anyio.CancelScope(shield=True):
-                await host.store.cancel(owner, task_id, by=_by())
+            await _shielded(host.store.cancel(owner, task_id, by=_by()))
         except TaskError as error:
             raise protocol_error(error) from error
         return {}
@@ -261,6 +263,13 @@ def _traceparent(meta: dict[str, Any]) -> str | None:
     value = meta.get("traceparent")
     is_usable = isinstance(value, str) and value.isascii() and len(value) <= _MAX_TRACEPARENT
     return value if is_usable else None
+
+
+async def _shielded(work: Awaitable[T]) -> T:
+    """Finish a write though the client goes away meanwhile: it must not be left half done."""
+    with anyio.CancelScope(shield=True):
+        return await work
+    raise AssertionError  # nobody cancels the scope itself
 
 
 async def _show(host: Host, record: TaskRecord) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from mcp_tasks.server.shutdown import TermSignal
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from mcp_tasks.context import TaskContext
@@ -133,7 +133,7 @@ class Hosts:
         return life.host
 
     @asynccontextmanager
-    async def entered(self, lifespan: EnterLifespan) -> AsyncIterator[Any]:
+    async def entered(self, lifespan: EnterLifespan) -> AsyncGenerator[Any]:
         """Be one connection: yields what the server's own lifespan yields for it."""
         loop = asyncio.get_running_loop()
         life = self._lives.get(loop)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
     from mcp.server.extension import Extension, MethodBinding, RequestHandler
+    from mcp.server.lowlevel import Server
 
     from mcp_tasks.server.execution import CallHandler
 
@@ -79,9 +79,10 @@ def has_tool(server: AnyServer, name: str) -> bool:
 def serves_http(server: AnyServer) -> bool:
     """Tell whether an HTTP application was made of `server`."""
     try:
-        return server.session_manager is not None
+        server.session_manager  # noqa: B018 - it raises where there is none
     except RuntimeError:
         return False
+    return True
 
 
 def install(

@@ -7,8 +7,8 @@ the first transport starts.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -90,9 +90,7 @@ class Place:
     def open(self) -> TaskStore:
         """Return the store, for the running event loop. The database is opened at first use."""
         if self._store is None:
-            self._store = TaskStore(
-                self._backend, namespace=self._namespace, config=self._config
-            )
+            self._store = TaskStore(self._backend, namespace=self._namespace, config=self._config)
         return self._store
 
     async def close(self) -> None:
@@ -118,14 +116,14 @@ def default_file(namespace: str) -> Path:
 
 def caller_file() -> str:
     """Return the file of the code that called into this package."""
-    frame = sys._getframe(1)  # noqa: SLF001 - documented; `inspect` would read source files
     package = __name__.partition(".")[0]
-    while frame.f_back is not None:
-        name = frame.f_globals.get("__name__", "")
+    frame = inspect.currentframe()
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
         if name != package and not name.startswith(f"{package}."):
-            break
+            return str(Path(frame.f_code.co_filename).absolute())
         frame = frame.f_back
-    return str(Path(frame.f_code.co_filename).absolute())
+    return ""
 
 
 def _default_name(server: str, file: str) -> str:

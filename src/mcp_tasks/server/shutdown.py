@@ -74,7 +74,7 @@ class TermSignal:
     async def _run(self) -> None:
         try:
             await self._drain()
-        except Exception:
+        except Exception:  # noqa: BLE001 - the process is about to end, whatever this was
             _log.exception("the drain failed; leases will end what is left")
         if not callable(self._previous):
             self._die()

@@ -80,7 +80,7 @@ def hide(wrapper: Callable[..., Any], shape: Shape) -> None:
     if shape.public.return_annotation is not inspect.Signature.empty:
         annotations["return"] = shape.public.return_annotation
     wrapper.__annotations__ = annotations
-    wrapper.__signature__ = shape.public  # type: ignore[attr-defined]
+    wrapper.__signature__ = shape.public
 
 
 def _is_async(fn: Callable[..., Any]) -> bool:

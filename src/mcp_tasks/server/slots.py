@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mcp.server.session import ServerSession
 
     from mcp_tasks.context import TaskContext
-    from mcp_tasks.server.tools import TaskTool
+    from mcp_tasks.server.options import TaskTool
 
 
 class Mode(Enum):
@@ -73,7 +73,7 @@ class Slot:
 slot: ContextVar[Slot | None] = ContextVar("mcp_tasks_slot", default=None)
 
 
-class Escalation(MCPError):
+class Escalation(MCPError):  # noqa: N818 - nothing went wrong
     """Raised in place of a tool whose call is to become a task; the interceptor catches it.
 
     A subclass of `MCPError` because the SDK lets those through untouched.

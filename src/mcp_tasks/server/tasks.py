@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from mcp.server.extension import ToolBinding, compose_tool_call_handler
@@ -10,28 +10,30 @@ from mcp.server.mcpserver import MCPServer
 
 from mcp_tasks.errors import ConfigurationError
 from mcp_tasks.runner import RunnerConfig
-from mcp_tasks.server import middleware as sdk
 from mcp_tasks.server.extension import TasksExtension
 from mcp_tasks.server.hosts import Hosts, Setup
+from mcp_tasks.server.middleware import call_handler, has_tool, install, middleware, serves_http
+from mcp_tasks.server.options import TaskTool
 from mcp_tasks.server.places import Place, caller_file
-from mcp_tasks.server.tools import TaskTool, wrap
+from mcp_tasks.server.tools import wrap
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import timedelta
 
-    from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+    from mcp.server.context import ServerMiddleware
     from mcp.server.lowlevel import Server
     from mcp_types import Icon, ToolAnnotations
 
     from mcp_tasks.context import TaskContext
     from mcp_tasks.server.execution import CallHandler
+    from mcp_tasks.server.middleware import AnyServer, Lifespan
     from mcp_tasks.server.owners import OwnerOf
     from mcp_tasks.storage.base import StorageBackend
     from mcp_tasks.store import StoreConfig, TaskStore
 
-    AnyServer = MCPServer[Any] | Server[Any]
     AroundRun = Callable[[TaskContext], AbstractAsyncContextManager[Any]]
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -144,17 +146,15 @@ class Tasks(TasksExtension):
             config=config,
             runner_config=runner_config,
         )
-        tasks._bind(server, sdk.call_handler(server))
+        tasks._bind(server, call_handler(server))
         return tasks
 
     # --- being part of a server ------------------------------------------------------------------
 
     @property
-    def middleware(
-        self,
-    ) -> Callable[[ServerRequestContext[Any, Any], CallNext], Awaitable[HandlerResult]]:
+    def middleware(self) -> ServerMiddleware[Any]:
         """For `MCPServer(middleware=[…])`. `install` adds it by itself."""
-        return sdk.middleware
+        return middleware
 
     @overload
     def lifespan(self) -> Callable[[MCPServer[Any]], AbstractAsyncContextManager[Any]]: ...
@@ -176,9 +176,9 @@ class Tasks(TasksExtension):
         inner = lifespan or _no_lifespan
 
         @asynccontextmanager
-        async def entered(server: MCPServer[Any]) -> AsyncIterator[Any]:
+        async def entered(server: MCPServer[Any]) -> AsyncGenerator[Any]:
             if self._server is not server:
-                self._adopt(server, sdk.call_handler(server))
+                self._adopt(server, call_handler(server))
             async with self._hosts.entered(lambda: inner(server)) as value:
                 yield value
 
@@ -192,15 +192,15 @@ class Tasks(TasksExtension):
     def _bind(self, server: AnyServer, handler: CallHandler) -> None:
         self._adopt(server, handler)
 
-        def around(inner: sdk.Lifespan) -> sdk.Lifespan:
+        def around(inner: Lifespan) -> Lifespan:
             @asynccontextmanager
-            async def entered(target: Server[Any]) -> AsyncIterator[Any]:
+            async def entered(target: Server[Any]) -> AsyncGenerator[Any]:
                 async with self._hosts.entered(lambda: inner(target)) as value:
                     yield value
 
             return entered
 
-        sdk.install(server, self, compose_tool_call_handler([self], handler), around)
+        install(server, self, compose_tool_call_handler([self], handler), around)
 
     def _adopt(self, server: AnyServer, handler: CallHandler) -> None:
         if self._server is not None:
@@ -224,8 +224,8 @@ class Tasks(TasksExtension):
         return Setup(
             place=place,
             handler=handler,
-            has_tool=lambda name: sdk.has_tool(server, name),
-            serves_http=lambda: sdk.serves_http(server),
+            has_tool=lambda name: has_tool(server, name),
+            serves_http=lambda: serves_http(server),
             config=self._runner_config,
             worker=self._worker,
             around=self._around_run,
@@ -415,5 +415,5 @@ class TaskDecorator:
 
 
 @asynccontextmanager
-async def _no_lifespan(_: MCPServer[Any]) -> AsyncIterator[dict[str, Any]]:
+async def _no_lifespan(_: MCPServer[Any]) -> AsyncGenerator[dict[str, Any]]:
     yield {}

@@ -32,7 +32,7 @@ def encode(part: str) -> str:
     """Encode one part of a key. Distinct parts stay distinct; the empty part becomes `~`."""
     if not part:
         return "~"
-    # `quote` leaves `~` alone, which is ours. "surrogatepass": any text has a key, also broken text.
+    # `quote` leaves `~` alone, which is ours. "surrogatepass": any text has a key, broken too.
     encoded = quote(part, safe="", errors="surrogatepass").replace("~", "%7E")
     if len(encoded) <= MAX_PART_BYTES:
         return encoded

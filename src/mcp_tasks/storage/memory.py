@@ -181,7 +181,7 @@ class MemoryBackend:
             raise RecordTooLargeError(key, len(data), MAX_RECORD_BYTES)
         if expires_at is not None and expires_at.tzinfo is None:
             msg = "expires_at has no time zone"
-            raise ValueError(msg)
+            raise TypeError(msg)
         if key not in self._entries:
             insort(self._sorted.setdefault(split(key)[0], []), key)
         self._entries[key] = (StoredRecord(key, data, version), expires_at)

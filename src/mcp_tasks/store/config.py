@@ -14,6 +14,7 @@ ANONYMOUS = "anonymous"
 LOCAL = "local"
 """The owner of calls from the same machine's user: in process, or over stdio."""
 
+_CENTURY = timedelta(days=36_525)
 _KIB = 1024
 _MIB = 1024 * _KIB
 
@@ -74,8 +75,8 @@ class StoreConfig:
         """Refuse settings that contradict one another.
 
         Raises:
-            ConfigurationError: A time or limit is not positive, or the default ttl is over the
-                maximum.
+            ConfigurationError: A time or limit is not positive, the default ttl is over the
+                maximum, or the maximum is over a hundred years.
         """
         for name, value in vars(self).items():
             if value <= (timedelta(0) if isinstance(value, timedelta) else 0):
@@ -84,6 +85,9 @@ class StoreConfig:
             raise ConfigurationError(
                 f"StoreConfig.default_ttl ({self.default_ttl}) is over max_ttl ({self.max_ttl})"
             )
+
+        if self.max_ttl > _CENTURY:
+            raise ConfigurationError(f"StoreConfig.max_ttl is {self.max_ttl}, over {_CENTURY}")
 
     def max_active_of(self, owner: str) -> int:
         """Return how many active tasks `owner` may have."""

@@ -13,12 +13,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mcp_tasks.clock import SystemClock
 from mcp_tasks.domain.status import TaskStatus
-from mcp_tasks.store.writing import translated
+from mcp_tasks.store.writing import repeat, translated
 
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mcp_tasks.clock import Clock
     from mcp_tasks.domain.record import TaskRecord
     from mcp_tasks.storage.base import StorageBackend
     from mcp_tasks.storage.keys import Keys
@@ -36,10 +38,13 @@ class Index:
             nothing is written to their inbox.
     """
 
-    def __init__(self, backend: StorageBackend, keys: Keys, config: StoreConfig) -> None:
+    def __init__(
+        self, backend: StorageBackend, keys: Keys, config: StoreConfig, clock: Clock
+    ) -> None:
         self._backend = backend
         self._keys = keys
         self._config = config
+        self._clock = clock
         self.here: set[str] = set()
 
     async def announce(self, old: TaskRecord, new: TaskRecord, version: int) -> None:
@@ -56,23 +61,21 @@ class Index:
     async def put_ready(self, record: TaskRecord, attempt: int) -> None:
         """Say that any worker may run `attempt`."""
         life = self._config.max_ttl + self._config.retention + self._config.grace
-        with translated():
-            await self._backend.put(
-                self._keys.ready(record.task_id, attempt),
-                record.owner.encode("utf-8", "surrogatepass"),
-                expires_at=record.created_at + life,
-            )
+        key = self._keys.ready(record.task_id, attempt)
+        await self._put(key, record.owner, record.created_at + life)
 
     async def tell(self, record: TaskRecord, version: int) -> None:
         """Tell the worker that runs the task, in another process, that there is news."""
         if record.worker is None or record.worker in self.here:
             return
-        with translated():
-            await self._backend.put(
-                self._keys.inbox(record.worker, record.task_id, version),
-                record.owner.encode("utf-8", "surrogatepass"),
-                expires_at=SystemClock().now() + _INBOX_LIFE,
-            )
+        key = self._keys.inbox(record.worker, record.task_id, version)
+        await self._put(key, record.owner, self._clock.now() + _INBOX_LIFE)
+
+    async def _put(self, key: str, owner: str, expires_at: datetime) -> None:
+        data = owner.encode("utf-8", "surrogatepass")
+        await repeat(
+            lambda: self._backend.put(key, data, expires_at=expires_at), self._config.settle
+        )
 
     async def drop(self, key: str) -> None:
         """Remove an entry that is stale or done with."""
@@ -83,9 +86,7 @@ class Index:
 def waits_for_a_worker(record: TaskRecord) -> bool:
     """Tell whether any worker may claim the task."""
     return (
-        record.status is TaskStatus.WORKING
-        and record.worker is None
-        and not record.policy.external
+        record.status is TaskStatus.WORKING and record.worker is None and not record.policy.external
     )
 
 
@@ -97,5 +98,3 @@ def has_news(old: TaskRecord, new: TaskRecord) -> bool:
         return True
     left = {question.key for question in new.questions}
     return any(question.key not in left for question in old.questions)
-
-

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Raw
 
-from mcp_tasks.domain.record import Blob, Payload, TaskRecord, inline
+from mcp_tasks.domain.record import Blob, Payload, inline
 from mcp_tasks.errors import RecordFormatError, RecordNotFoundError
 from mcp_tasks.ids import new_name
 from mcp_tasks.store.writing import swap, translated
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from mcp_tasks.domain.record import TaskRecord
     from mcp_tasks.storage.base import StorageBackend
     from mcp_tasks.storage.keys import Keys
     from mcp_tasks.store.config import StoreConfig
@@ -33,24 +34,27 @@ class Payloads:
         self._backend = backend
         self._keys = keys
         self._config = config
-        self._chunk_bytes = min(config.max_chunk_bytes, backend.capabilities.max_record_bytes)
+        self.chunk_bytes = min(config.max_chunk_bytes, backend.capabilities.max_record_bytes)
+        self.inline_bytes = min(config.max_inline_bytes, self.chunk_bytes // 4)
 
     async def place(
         self, data: bytes, owner: str, task_id: str, expires_at: datetime, *, limit: int = 0
     ) -> Payload:
-        """Make a payload of `data`: kept inline up to `limit` bytes (0: as configured), else a blob.
+        """Make a payload of `data`: in the record up to `limit` bytes, else a blob.
+
+        A `limit` of 0 is the configured one, and none can be over that.
 
         Raises:
             StoreUnavailableError: The blob could not be written. Nothing names it.
         """
-        if len(data) <= (limit or self._config.max_inline_bytes):
+        if len(data) <= min(limit or self.inline_bytes, self.inline_bytes):
             return inline(data)
         blob = await self.write(data, owner, task_id, expires_at)
         return Payload(UNSET, blob)
 
     async def write(self, data: bytes, owner: str, task_id: str, expires_at: datetime) -> Blob:
         """Write `data` as a blob, all chunks at once."""
-        name, step = new_name(), self._chunk_bytes
+        name, step = new_name(), self.chunk_bytes
         pieces = [data[at : at + step] for at in range(0, len(data), step)] or [b""]
         await asyncio.gather(
             *(
@@ -115,5 +119,3 @@ def blobs_to_run(record: TaskRecord) -> set[Blob]:
     found.update(question.params.blob for question in record.questions)
     found.discard(None)
     return {blob for blob in found if blob is not None}
-
-

@@ -1,8 +1,8 @@
 """How many active tasks an owner has: exact under races, without counting.
 
 An owner's *roster* holds the ids of their active tasks, in blocks of at most 100 so that a record
-stays small. A create adds its id by compare-and-swap; a full block is pruned of tasks that are over.
-Ids of tasks that ended in this process leave with the next swap, which costs nothing.
+stays small. A create adds its id by compare-and-swap; a full block is pruned of tasks that are
+over. Ids of tasks that ended in this process leave with the next swap, which costs nothing.
 
 An id without a record may belong to a create that is still on its way. Before it is dropped, a
 tombstone is created under the task's key, so that this create fails and takes another id: dropping
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mcp_tasks.domain.codec import TOMBSTONE, decode_record
-from mcp_tasks.errors import MCPTasksError, RecordFormatError, RecordNotFoundError
+from mcp_tasks.errors import ContentionError, RecordFormatError, RecordNotFoundError
 from mcp_tasks.store.writing import back_off, swap, translated
 
 
@@ -49,6 +49,10 @@ _ids = msgspec.json.Decoder(list[str])
 _encoder = msgspec.json.Encoder()
 
 
+_Place = tuple[str, asyncio.Future[bool]]
+"""A task that wants onto the roster, and whether it got there."""
+
+
 @dataclass
 class _Block:
     version: int
@@ -60,9 +64,9 @@ class _Roster:
     """What this process knows of an owner's roster, and who waits to get in."""
 
     limit: int
-    blocks: dict[int, _Block] = field(default_factory=dict)
-    over: set[str] = field(default_factory=set)
-    waiting: list[tuple[str, asyncio.Future[bool]]] = field(default_factory=list)
+    blocks: dict[int, _Block] = field(default_factory=dict[int, _Block])
+    over: set[str] = field(default_factory=set[str])
+    waiting: list[_Place] = field(default_factory=list[_Place])
     flush: asyncio.Task[None] | None = None
     favourite: int = 0
     full_until: float = 0.0
@@ -137,12 +141,12 @@ class Quota:
                 del self._rosters[owner]
 
     async def _flush(self, owner: str, roster: _Roster) -> None:
-        batch: list[tuple[str, asyncio.Future[bool]]] = []
+        batch: list[_Place] = []
         try:
             while roster.waiting:
                 batch, roster.waiting = roster.waiting, []
                 await self._admit(owner, roster, batch)
-        except MCPTasksError as error:
+        except Exception as error:  # noqa: BLE001 - it belongs to those who wait
             for _, future in batch + roster.waiting:
                 if not future.done():
                     future.set_exception(error)
@@ -150,9 +154,7 @@ class Quota:
         finally:
             roster.flush = None
 
-    async def _admit(
-        self, owner: str, roster: _Roster, batch: list[tuple[str, asyncio.Future[bool]]]
-    ) -> None:
+    async def _admit(self, owner: str, roster: _Roster, batch: list[_Place]) -> None:
         order = [(roster.favourite + n) % roster.count for n in range(roster.count)]
         for prune in (False, True):
             if prune and time.monotonic() < roster.full_until:
@@ -171,12 +173,13 @@ class Quota:
         owner: str,
         roster: _Roster,
         number: int,
-        batch: list[tuple[str, asyncio.Future[bool]]],
+        batch: list[_Place],
         *,
         prune: bool,
-    ) -> list[tuple[str, asyncio.Future[bool]]]:
+    ) -> list[_Place]:
         """Put as many of `batch` into a block as it has room for, and return the others."""
-        for tries in range(self._config.max_tries * 4):
+        max_tries = 4 * self._config.max_tries
+        for tries in range(max_tries):
             block = roster.blocks.get(number)
             if block is None:
                 block = roster.blocks[number] = await self._read(owner, number)
@@ -208,7 +211,7 @@ class Quota:
                 if not future.done():
                     future.set_result(True)
             return left
-        return batch
+        raise ContentionError(max_tries)
 
     async def _read(self, owner: str, number: int) -> _Block:
         try:
@@ -216,7 +219,10 @@ class Quota:
                 found = await self._backend.get(self._keys.roster(owner, number))
         except RecordNotFoundError:
             return _Block(0, [])
-        return _Block(found.version, _ids.decode(found.data))
+        try:
+            return _Block(found.version, _ids.decode(found.data))
+        except msgspec.DecodeError as error:
+            raise RecordFormatError("the roster of its owner is damaged") from error
 
     async def _without_ended(self, owner: str, task_ids: Iterable[str]) -> list[str]:
         """Return those ids whose task is active, or may still become so."""
@@ -238,6 +244,4 @@ class Quota:
             record = decode_record(found.data)
         except RecordFormatError:
             return True
-        return (
-            record is not None and not record.is_terminal and self._clock.now() < record.deadline
-        )
+        return record is not None and not record.is_terminal and self._clock.now() < record.deadline

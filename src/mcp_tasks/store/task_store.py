@@ -10,30 +10,29 @@ whoever meets it leaves alone, and never a record that nobody finds).
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-from typing import TYPE_CHECKING, Any, Self
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
 from mcp_tasks import ids
-from mcp_tasks.clock import Clock, SystemClock
+from mcp_tasks.clock import SystemClock
 from mcp_tasks.domain import inputs, journal, transitions, variables
 from mcp_tasks.domain.codec import decode_record, encode_record
 from mcp_tasks.domain.record import (
     FORMAT,
     RECENT_WRITES,
-    Call,
     Failure,
-    Payload,
     Policy,
     Progress,
     Question,
     TaskRecord,
     inline,
 )
-from mcp_tasks.domain.status import TaskStatus
+from mcp_tasks.domain.status import TaskStatus, check_transition
+from mcp_tasks.domain.transitions import MAX_TEXT_BYTES
 from mcp_tasks.errors import (
     ContentionError,
     InvalidTtlError,
@@ -57,13 +56,18 @@ from mcp_tasks.store.index import Index
 from mcp_tasks.store.listing import Seal, TaskPage
 from mcp_tasks.store.payloads import Payloads, blobs_to_run
 from mcp_tasks.store.quota import Quota
-from mcp_tasks.store.writing import back_off, swap, translated
+from mcp_tasks.store.writing import back_off, repeat, swap, translated
 
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
+    from mcp_tasks.clock import Clock
+    from mcp_tasks.domain.record import (
+        Call,
+        Payload,
+    )
     from mcp_tasks.storage.base import StorageBackend
 
     Transition = Callable[[TaskRecord, datetime], TaskRecord | Awaitable[TaskRecord]]
@@ -71,7 +75,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("mcp_tasks.store")
 _MAX_OWNER = 4096
-_MAX_MESSAGE = 8192
+
+_MILLISECOND = timedelta(milliseconds=1)
+
+_MIN_INLINE = 128
+"""A value that is not longer stays in its record always: a reference to it is hardly shorter."""
 
 
 class TaskStore:
@@ -103,15 +111,14 @@ class TaskStore:
         self.changes = Changes()
         self.payloads = Payloads(backend, self.keys, self.config)
         self.quota = Quota(backend, self.keys, self.config, self.clock)
-        self.index = Index(backend, self.keys, self.config)
+        self.index = Index(backend, self.keys, self.config, self.clock)
         self._seal = Seal(backend, self.keys)
+        self._head_bytes = min(self.config.max_head_bytes, backend.capabilities.max_record_bytes)
         self._later: set[asyncio.Task[None]] = set()
         self._owns_backend = False
 
     @classmethod
-    def open(
-        cls, url: str, *, namespace: str = "", config: StoreConfig | None = None
-    ) -> Self:
+    def open(cls, url: str, *, namespace: str = "", config: StoreConfig | None = None) -> Self:
         """Make a store over the database at `url`, which `close` will close.
 
         Nothing is opened before the first call.
@@ -178,7 +185,12 @@ class TaskStore:
                 if record.policy.external
                 else asyncio.ensure_future(self.index.put_ready(record, 1))
             )
-            version = await self._insert(record)
+            try:
+                version = await self._insert(record)
+            except BaseException:
+                if announced is not None:
+                    announced.add_done_callback(_look_at)
+                raise
             if announced is not None:
                 await announced
             if version:
@@ -221,6 +233,7 @@ class TaskStore:
             record = replace(record, worker=worker, attempt=1)
             admitted = self.quota.enter(owner, record.task_id)
             noted = note(record)
+            version = 0
             try:
                 version = await self._insert(record)
                 is_admitted = await admitted
@@ -228,12 +241,13 @@ class TaskStore:
             except BaseException:
                 for future in (admitted, noted):
                     future.add_done_callback(_look_at)
+                if version:
+                    self._soon(self._withdraw(record))
                 raise
             if not version:
                 continue
             if not is_admitted:
-                with translated():
-                    await self.backend.delete(self.keys.task(owner, record.task_id))
+                await self._withdraw(record)
                 raise QuotaExceededError(self.config.max_active_of(owner))
             return Versioned(record, version)
 
@@ -272,28 +286,45 @@ class TaskStore:
         )
 
     def _check_ttl(self, ttl: timedelta) -> None:
-        if not 0 < ttl.total_seconds() <= self.config.max_ttl.total_seconds():
+        if not _MILLISECOND <= ttl <= self.config.max_ttl:
             raise InvalidTtlError(
                 ttl.total_seconds() * 1000, self.config.max_ttl.total_seconds() * 1000
             )
 
     async def _insert(self, record: TaskRecord) -> int:
         """Write a new record; 0 when a tombstone lies under its id."""
-        record = await self._fit(record, "")
-        key = self.keys.task(record.owner, record.task_id)
-        version, unanswered = await swap(
-            self.backend,
-            key,
-            encode_record(record),
-            0,
-            self.gone_at(record),
-            self.config.settle,
-        )
+        # Half of a record is for what the task will bring: above all, it must be able to end.
+        record, data = await self._fit(record, "", self._head_bytes // 2)
+        version, unanswered = await self._swap(record, data, 0)
         if version is None and unanswered:
             found = await self._find(record.owner, record.task_id)
             if found is not None and record.writes[0] in found.record.writes:
                 return found.version
         return version or 0
+
+    async def _withdraw(self, record: TaskRecord) -> None:
+        """Remove a new record that nobody was told of."""
+        key = self.keys.task(record.owner, record.task_id)
+        try:
+            await repeat(lambda: self.backend.delete(key), self.config.settle)
+        except StoreUnavailableError as error:
+            raise StoreUnavailableError(happened=None) from error
+
+    async def _swap(
+        self, record: TaskRecord, data: bytes, expected: int, patience: float | None = None
+    ) -> tuple[int | None, bool]:
+        """Swap a task's record for `record`, encoded as `data`; see `writing.swap`."""
+        try:
+            return await swap(
+                self.backend,
+                self.keys.task(record.owner, record.task_id),
+                data,
+                expected,
+                self.gone_at(record),
+                self.config.settle if patience is None else patience,
+            )
+        except RecordTooLargeError as error:
+            raise InvalidValueError("the task's record", f"{error.size} bytes") from error
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -359,8 +390,14 @@ class TaskStore:
 
     async def get_variables(self, owner: str, task_id: str) -> dict[str, Any]:
         """Return all variables of a task, those that stay on the server included."""
-        record = await self.get(owner, task_id)
-        return await self.load(record, record.variables) or {}
+        while True:
+            record, version = await self.read(owner, task_id)
+            try:
+                return await self.load(record, record.variables) or {}
+            except RecordFormatError:
+                # Large variables go with the write that replaces them: is there a newer one?
+                if (await self.read(owner, task_id)).version == version:
+                    raise
 
     async def list(
         self, owner: str, *, cursor: str | None = None, limit: int | None = None
@@ -402,7 +439,10 @@ class TaskStore:
             if record is None or record.owner != owner:
                 continue
             if not record.is_terminal and self.clock.now() >= record.deadline:
-                record = (await self._expire(Versioned(record, stored.version))).record
+                try:
+                    record = (await self._expire(Versioned(record, stored.version))).record
+                except TaskNotFoundError:
+                    continue
             tasks.append(record)
         more = None
         if page.next is not None:
@@ -444,52 +484,58 @@ class TaskStore:
         """
         write_id = ids.new_name()
         current = known
-        unanswered_at = 0
+        unanswered: Versioned | None = None
         for tries in range(self.config.max_tries):
             if current is None:
                 current = await self._find(owner, task_id)
                 if current is None:
                     raise TaskNotFoundError
             record, version = current
-            if write_id in record.writes:
-                return current
-            if unanswered_at and version - unanswered_at > RECENT_WRITES:
-                # The id of our write may have been pushed out: it cannot be known any more.
-                raise StoreUnavailableError(happened=None)
+            if unanswered is not None:
+                if write_id in record.writes:
+                    self._after(unanswered.record, current)
+                    return current
+                if version - unanswered.version > RECENT_WRITES:
+                    # The id of our write may have been pushed out: it cannot be known any more.
+                    raise StoreUnavailableError(happened=None)
             now = self.clock.now()
             if not record.is_terminal and now >= record.deadline:
                 if known is current:  # somebody may have extended it meanwhile
                     current = None
                     continue
-                await self._expire(current)
-                raise TaskExpiredError
-            new = transition(record, now)
-            if inspect.isawaitable(new):
-                new = await new
-            if new is record:
-                return current
-            new = await self._fit(replace(new, writes=(*record.writes[1 - RECENT_WRITES :], write_id)), run)
-            await self.index.announce(record, new, version)
+                current = await self._expire(current)
+                if current.record.is_terminal:
+                    raise TaskExpiredError
+                continue
             try:
-                committed, unanswered = await swap(
-                    self.backend,
-                    self.keys.task(owner, task_id),
-                    encode_record(new),
-                    version,
-                    self.gone_at(new),
-                    self.config.settle if patience is None else patience,
-                )
-            except RecordTooLargeError as error:
-                raise InvalidValueError("the task's record", f"{error.size} bytes") from error
+                new = transition(record, now)
+                if not isinstance(new, TaskRecord):
+                    new = await new
+            except RecordFormatError:
+                # What lies beside a record may go with the next write: is there a newer one?
+                current = await self._find(owner, task_id)
+                if current is not None and current.version == version:
+                    raise
+                continue
+            if new is record:
+                if current is not known:
+                    # A write that was made here and never answered may be seen only now.
+                    self.changes.publish(current)
+                return current
+            writes = (*record.writes[1 - RECENT_WRITES :], write_id)
+            new, data = await self._fit(replace(new, writes=writes), run, self._head_bytes)
+            await self.index.announce(record, new, version)
+            committed, went_unanswered = await self._swap(new, data, version, patience)
             if committed is not None:
                 written = Versioned(new, committed)
                 self._after(record, written)
                 return written
-            if unanswered and not unanswered_at:
-                unanswered_at = version
+            unanswered = current if went_unanswered else None
             current = None
             if tries:
                 await back_off(tries)
+        if unanswered is not None:
+            raise StoreUnavailableError(happened=None)
         raise ContentionError(self.config.max_tries)
 
     def _after(self, old: TaskRecord, written: Versioned) -> None:
@@ -520,18 +566,14 @@ class TaskStore:
         """End a task that is past its time to live. No other write may touch it."""
         record, version = found
         while True:
+            if record.min_writer > FORMAT:
+                # Not ours to write; whoever reads it sees what a newer release will write.
+                return Versioned(transitions.expire(record), version)
             new = replace(
-                transitions.expire(record, self.clock.now()),
+                transitions.expire(record),
                 writes=(*record.writes[1 - RECENT_WRITES :], ids.new_name()),
             )
-            committed, _ = await swap(
-                self.backend,
-                self.keys.task(record.owner, record.task_id),
-                encode_record(new),
-                version,
-                self.gone_at(new),
-                self.config.settle,
-            )
+            committed, _ = await self._swap(new, encode_record(new), version)
             if committed is not None:
                 written = Versioned(new, committed)
                 self._after(record, written)
@@ -543,25 +585,37 @@ class TaskStore:
                 return latest
             record, version = latest
 
-    async def _fit(self, record: TaskRecord, run: str) -> TaskRecord:
-        """Bring a record to its size: seal a long journal, put large values beside it."""
+    async def _fit(self, record: TaskRecord, run: str, max_bytes: int) -> tuple[TaskRecord, bytes]:
+        """Bring a record to its size, and encode it: what is large goes beside it.
+
+        Raises:
+            InvalidValueError: Without all that it is still too large, or it is no JSON.
+        """
         if record.journal.tail_size > journal.TAIL_BYTES:
             record = await self._seal_journal(record, run or ids.new_name())
-        limit = self.config.max_inline_bytes
+        limit = self.payloads.inline_bytes
         call = record.call
         if call.arguments.weight > limit or (
             call.input_responses is not None and call.input_responses.weight > limit
         ):
-            call = replace(
-                call,
-                arguments=await self._beside(record, call.arguments, limit),
-                input_responses=call.input_responses
-                and await self._beside(record, call.input_responses, limit),
-            )
-            record = replace(record, call=call)
-        if _weight(record) > self.config.max_head_bytes:
-            record = await self._spill(record)
-        return record
+            record = replace(record, call=await self._call_beside(record, limit))
+        data = encode_record(record)
+        if len(data) > max_bytes:
+            record = await self._spill(record, run)
+            data = encode_record(record)
+            if len(data) > max_bytes:
+                problem = f"{len(data)} bytes even without its values, {max_bytes} are allowed"
+                raise InvalidValueError("the task's record", problem)
+        return record, data
+
+    async def _call_beside(self, record: TaskRecord, limit: int) -> Call:
+        call = record.call
+        return replace(
+            call,
+            arguments=await self._beside(record, call.arguments, limit),
+            input_responses=call.input_responses
+            and await self._beside(record, call.input_responses, limit),
+        )
 
     async def _beside(self, record: TaskRecord, payload: Payload, limit: int) -> Payload:
         """Put a value of a record beside it, if it is longer than `limit`."""
@@ -571,54 +625,53 @@ class TaskStore:
         return await self.place(data, record.owner, record.task_id, record.created_at, limit=1)
 
     async def _seal_journal(self, record: TaskRecord, name: str) -> TaskRecord:
-        data = journal.encode_chunk(record.journal.tail)
-        while True:
-            created = await self.payloads.write_chunk(
+        sealed = record.journal
+        size = min(journal.TAIL_BYTES, self.payloads.chunk_bytes // 2)
+        for entries in journal.split(record.journal.tail, size):
+            data = journal.encode_chunk(entries)
+            while not await self.payloads.write_chunk(
                 data,
                 record.owner,
                 record.task_id,
                 name,
-                journal.next_chunk(record.journal, name),
-                self.blobs_gone_at(record),
-            )
-            if created:
-                sealed = journal.seal(record.journal, name, len(data))
-                return replace(record, journal=sealed)
-            name = ids.new_name()
+                journal.next_chunk(sealed, name),
+                self.blobs_gone_at(record.created_at),
+            ):
+                name = ids.new_name()  # an earlier try put other entries there
+            sealed = journal.seal(sealed, name, len(data))
+        return replace(record, journal=sealed)
 
-    async def _spill(self, record: TaskRecord) -> TaskRecord:
-        """Put every value of a record that is larger than a reference to it beside it."""
+    async def _spill(self, record: TaskRecord, run: str) -> TaskRecord:
+        """Put everything of a record beside it that can lie there."""
 
         async def move(payload: Payload) -> Payload:
-            return await self._beside(record, payload, 256)
+            return await self._beside(record, payload, _MIN_INLINE)
 
-        questions = [
-            replace(question, params=await move(question.params))
-            for question in record.questions
-        ]
-        entries = [
-            replace(entry, value=await move(entry.value))
-            for entry in record.journal.tail
-        ]
+        async def move_params(question: Question) -> Question:
+            return replace(question, params=await move(question.params))
+
+        if record.journal.tail:
+            record = await self._seal_journal(record, run or ids.new_name())
+        questions = await asyncio.gather(*map(move_params, record.questions))
         return replace(
             record,
+            call=await self._call_beside(record, _MIN_INLINE),
             questions=tuple(questions),
             variables=record.variables and await move(record.variables),
             result=record.result and await move(record.result),
-            journal=replace(record.journal, tail=tuple(entries)),
         )
 
     async def place(
         self, data: bytes, owner: str, task_id: str, created_at: datetime, *, limit: int = 0
     ) -> Payload:
         """Make a payload of JSON for a task: in its record, or beside it when it is large."""
-        expires_at = created_at + self.config.max_ttl + self.config.retention + self.config.grace
+        expires_at = self.blobs_gone_at(created_at)
         return await self.payloads.place(data, owner, task_id, expires_at, limit=limit)
 
-    def blobs_gone_at(self, record: TaskRecord) -> datetime:
-        """Return the last moment at which anything may need what lies beside a record."""
+    def blobs_gone_at(self, created_at: datetime) -> datetime:
+        """Return the last moment at which anything may need what lies beside a task's record."""
         config = self.config
-        return record.created_at + config.max_ttl + config.retention + config.grace
+        return created_at + config.max_ttl + config.retention + config.grace
 
     def encode(self, value: Any, *, what: str) -> Payload:
         """Make the payload of a value for a call. The store puts it beside the record if large.
@@ -689,7 +742,7 @@ class TaskStore:
         variables.check(
             changes, max_depth=config.max_variable_depth, max_string=config.max_string_bytes
         )
-        current = await self.load(record, record.variables) or {}
+        current: dict[str, Any] = await self.load(record, record.variables) or {}
         merged = variables.merge(current, changes)
         data = variables.encode(merged, max_bytes=config.max_variables_bytes)
         payload = await self.place(data, record.owner, record.task_id, record.created_at)
@@ -711,9 +764,12 @@ class TaskStore:
         """
         _check_message(message)
         data = to_json(result, what="the result", max_bytes=self.config.max_payload_bytes)
+        payload: Payload | None = None
 
         async def transition(record: TaskRecord, now: datetime) -> TaskRecord:
-            payload = await self.place(data, owner, task_id, record.created_at)
+            nonlocal payload
+            check_transition(record.status, TaskStatus.COMPLETED)
+            payload = payload or await self.place(data, owner, task_id, record.created_at)
             return transitions.end(
                 record,
                 now,
@@ -760,14 +816,18 @@ class TaskStore:
 
         Raises:
             InvalidValueError: `params` is no JSON or too large, or too many questions.
+            QuestionKeyError: The key was answered before. Nothing was asked.
             TaskTerminalError: The task has ended. Nothing was asked.
         """
         data = to_json(
             dict(params), what=f"the question {key!r}", max_bytes=self.config.max_payload_bytes
         )
 
+        payload: Payload | None = None
+
         async def transition(record: TaskRecord, now: datetime) -> TaskRecord:
-            payload = await self.place(data, owner, task_id, record.created_at)
+            nonlocal payload
+            payload = payload or await self.place(data, owner, task_id, record.created_at)
             return self.asked(record, now, (Question(key, method, payload, now),))
 
         return (await self.change(owner, task_id, transition)).record
@@ -809,25 +869,27 @@ class TaskStore:
         """
         config = self.config
         encoded: dict[str, bytes] = {}
+        placed: dict[str, Payload] = {}
 
         async def transition(record: TaskRecord, now: datetime) -> TaskRecord:
-            payloads: dict[str, Payload] = {}
+            # All are checked before the first is placed: a bad one takes none.
             for question in record.questions:
-                if question.key not in answers:
-                    continue
-                if question.key not in encoded:
+                if question.key in answers and question.key not in encoded:
                     encoded[question.key] = _check_answer(
                         question, answers[question.key], config.max_payload_bytes
                     )
-                payloads[question.key] = await self.place(
-                    encoded[question.key], owner, task_id, record.created_at, limit=1024
-                )
+            for question in record.questions:
+                if question.key in answers and question.key not in placed:
+                    placed[question.key] = await self.place(
+                        encoded[question.key], owner, task_id, record.created_at, limit=1024
+                    )
             return inputs.answer(
                 record,
                 now,
-                payloads,
+                placed,
                 by=by,
-                max_entries=config.max_steps,
+                # Steps may be refused their place in a journal, answers never.
+                max_entries=config.max_steps + config.max_questions_ever,
                 max_bytes=config.max_journal_bytes,
             )
 
@@ -846,21 +908,21 @@ class TaskStore:
         Raises:
             TaskNotFoundError: No such task for this owner.
         """
+        was_asked = False
+
+        def transition(record: TaskRecord, now: datetime) -> TaskRecord:
+            nonlocal was_asked
+            was_asked = record.cancel is not None
+            return transitions.cancel(record, now, by=by, retention=self.config.retention)
+
         try:
-            written = await self.change(
-                owner,
-                task_id,
-                lambda record, now: transitions.cancel(
-                    record, now, by=by, retention=self.config.retention
-                ),
-            )
+            written = await self.change(owner, task_id, transition)
         except TaskExpiredError:
             return await self.get(owner, task_id)
-        record = written.record
-        if record.cancel is not None and record.worker is not None:
-            # Whoever set the flag may have died before it told the worker.
-            await self.index.tell(record, written.version)
-        return record
+        if was_asked and written.record.worker is not None:
+            # The client would not ask again if the worker had acted: its entry may be lost.
+            await self.index.tell(written.record, written.version)
+        return written.record
 
     async def progress(
         self,
@@ -888,9 +950,7 @@ class TaskStore:
         written = await self.change(
             owner,
             task_id,
-            lambda record, now: transitions.extend(
-                record, now, ttl, max_ttl=self.config.max_ttl
-            ),
+            lambda record, now: transitions.extend(record, now, ttl, max_ttl=self.config.max_ttl),
         )
         return written.record
 
@@ -898,18 +958,6 @@ class TaskStore:
         """Remove what has expired, as far as the database does not by itself. Returns how much."""
         with translated():
             return await self.backend.cleanup_expired(self.clock.now())
-
-
-def _weight(record: TaskRecord) -> int:
-    """Estimate, from above and without encoding it, how large a record is."""
-    call = record.call
-    weight = 2048 + len(record.owner) + record.journal.tail_size + 64 * len(record.journal.sealed)
-    for payload in (call.arguments, call.input_responses, record.variables, record.result):
-        if payload is not None:
-            weight += payload.weight
-    for question in record.questions:
-        weight += 256 + question.params.weight
-    return weight
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:
@@ -925,26 +973,25 @@ def make_progress(current: float, total: float | None, message: str | None) -> P
         InvalidValueError: A number that JSON does not have, or too long a message.
     """
     _check_message(message)
-    to_json([current, total, message], what="progress", max_bytes=2 * _MAX_MESSAGE)
+    to_json([current, total], what="progress", max_bytes=MAX_TEXT_BYTES)
     return Progress(current, total, message)
 
 
 def _check_message(message: str | None) -> None:
     if message is not None:
-        to_json(message, what="a status message", max_bytes=_MAX_MESSAGE)
+        to_json(message, what="a status message", max_bytes=MAX_TEXT_BYTES + 2)
 
 
-def _check_answer(question: Question, value: Any, max_bytes: int) -> bytes:
+def _check_answer(question: Question, value: object, max_bytes: int) -> bytes:
     """Encode an answer if it has the shape that the question's method answers with."""
     what = f"the answer to {question.key!r}"
     if not isinstance(value, dict):
         raise InvalidValueError(what, "it is not an object")
-    if question.method == "elicitation/create" and value.get("action") not in (
+    answer = cast("dict[str, Any]", value)
+    if question.method == "elicitation/create" and answer.get("action") not in (
         "accept",
         "decline",
         "cancel",
     ):
         raise InvalidValueError(what, "its action is not accept, decline or cancel")
-    return to_json(value, what=what, max_bytes=max_bytes)
-
-
+    return to_json(answer, what=what, max_bytes=max_bytes)

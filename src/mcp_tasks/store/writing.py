@@ -23,7 +23,7 @@ from mcp_tasks.errors import (
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Generator
     from datetime import datetime
 
     from mcp_tasks.storage.base import StorageBackend
@@ -33,7 +33,7 @@ _log = logging.getLogger("mcp_tasks.store")
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated() -> Generator[None]:
     """Turn what a backend raises into what the store raises.
 
     `RecordNotFoundError` and `VersionConflictError` pass: they are answers, not failures.
@@ -78,7 +78,7 @@ async def swap(
     """
     unanswered = False
     deadline = 0.0
-    delay = 0.05
+    delay = 0.01
     while True:
         try:
             return await backend.put_if_version(key, data, expected, expires_at=expires_at), False
@@ -99,6 +99,31 @@ async def swap(
                 raise StoreUnavailableError(happened=False) from error
             if asyncio.get_running_loop().time() >= deadline:
                 raise StoreUnavailableError(happened=None) from error
+        await asyncio.sleep(random.uniform(0, delay))  # noqa: S311 - jitter is no secret
+        delay = min(2 * delay, 1.0)
+
+
+async def repeat(write: Callable[[], Awaitable[object]], patience: float) -> None:
+    """Put or delete what may be put or deleted twice, until that is answered.
+
+    That is what has a key of its own for ever: an entry of an index, a record nobody was told of.
+
+    Raises:
+        StoreUnavailableError: It may not have happened. No record of a task is changed by that.
+    """
+    deadline = asyncio.get_running_loop().time() + patience
+    delay = 0.01
+    while True:
+        try:
+            await write()
+        except OutcomeUnknownError as error:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise StoreUnavailableError(happened=False) from error
+        except StorageError as error:
+            _log.warning("the task store failed: %s", error)
+            raise StoreUnavailableError(happened=False) from error
+        else:
+            return
         await asyncio.sleep(random.uniform(0, delay))  # noqa: S311 - jitter is no secret
         delay = min(2 * delay, 1.0)
 

@@ -12,6 +12,8 @@ class TestMyBackend(StorageBackendContract):
         await backend.close()
 ```
 
+`TaskStoreContract`, inherited in the same way, tests the rules about tasks on top of the backend.
+
 The tests are plain coroutines without marks: run them with anyio's pytest plugin
 (`anyio_mode = "auto"`) or with pytest-asyncio (`asyncio_mode = "auto"`).
 """
@@ -26,11 +28,16 @@ pytest.register_assert_rewrite(
     "mcp_tasks.testing.key_rules",
     "mcp_tasks.testing.lifecycle_rules",
     "mcp_tasks.testing.listing_rules",
+    "mcp_tasks.testing.operation_rules",
+    "mcp_tasks.testing.page_rules",
+    "mcp_tasks.testing.quota_rules",
+    "mcp_tasks.testing.store_contract",
     "mcp_tasks.testing.swap_rules",
     "mcp_tasks.testing.write_rules",
 )
 
 from mcp_tasks.testing.backend_contract import StorageBackendContract  # noqa: E402 - see above
+from mcp_tasks.testing.store_contract import TaskStoreContract  # noqa: E402
 
 
-__all__ = ["StorageBackendContract"]
+__all__ = ["StorageBackendContract", "TaskStoreContract"]

@@ -58,9 +58,7 @@ class LifecycleRules:
 
     async def test_a_cancelled_write_takes_no_other_with_it(self, backend: StorageBackend) -> None:
         """Callers that share a transaction or a round trip do not share a fate."""
-        writes = [
-            asyncio.create_task(backend.put(f"ada:t{number}", b"x")) for number in range(8)
-        ]
+        writes = [asyncio.create_task(backend.put(f"ada:t{number}", b"x")) for number in range(8)]
         await asyncio.sleep(0)
         writes[3].cancel()
 

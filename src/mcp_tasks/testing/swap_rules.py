@@ -135,7 +135,7 @@ class SwapRules:
         await backend.put("ada:t1", b"one")
 
         async with asyncio.timeout(5):
-            outcomes = await asyncio.gather(
+            first, conflict, second, third = await asyncio.gather(
                 backend.put_if_version("ada:t2", b"new", 0),
                 backend.put_if_version("ada:t1", b"late", 9),
                 backend.put_if_version("ada:t1", b"two", 1),
@@ -143,8 +143,7 @@ class SwapRules:
                 return_exceptions=True,
             )
 
-        conflict = outcomes.pop(1)
-        assert outcomes == [1, 2, 1]
+        assert (first, second, third) == (1, 2, 1)
         assert isinstance(conflict, VersionConflictError)
         assert (await backend.get("ada:t1")).data == b"two"
 
@@ -169,6 +168,7 @@ class SwapRules:
     async def test_no_update_is_lost(self, backend: StorageBackend) -> None:
         """Sixteen writers that read, add and swap until it holds count right."""
         rounds = 5
+        met: list[int] = []  # by how much each swap found, or made, the version higher
         await backend.put("ada:t1", b"0")
 
         async def count() -> None:
@@ -179,15 +179,16 @@ class SwapRules:
                     try:
                         version = await backend.put_if_version("ada:t1", more, seen.version)
                     except VersionConflictError as conflict:
-                        assert conflict.actual > seen.version
+                        met.append(conflict.actual - seen.version)
                     else:
-                        assert version == seen.version + 1
+                        met.append(version - seen.version)
                         break
 
         async with asyncio.timeout(30), asyncio.TaskGroup() as writers:
             for _ in range(WRITERS):
                 writers.create_task(count())
 
+        assert min(met) >= 1
         total = WRITERS * rounds
         assert await backend.get("ada:t1") == StoredRecord("ada:t1", b"%d" % total, total + 1)
 

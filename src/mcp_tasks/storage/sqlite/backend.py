@@ -44,12 +44,12 @@ SELECT version FROM records
 WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)
 """
 _STORED_VERSION = "SELECT version FROM records WHERE key = ?"
-_FORWARD = """
+FORWARD = """
 SELECT key, data, version FROM records
 WHERE key >= ? AND key < ? AND (expires_at IS NULL OR expires_at > ?)
 ORDER BY key LIMIT ?
 """
-_BACKWARD = """
+BACKWARD = """
 SELECT key, data, version FROM records
 WHERE key >= ? AND key < ? AND (expires_at IS NULL OR expires_at > ?)
 ORDER BY key DESC LIMIT ?
@@ -131,6 +131,11 @@ class SqliteBackend:
         return f"SqliteBackend({str(self._path)!r})"
 
     @property
+    def path(self) -> Path:
+        """The file, absolute."""
+        return self._path
+
+    @property
     def lock_directory(self) -> Path:
         """Where processes that share this file can keep lock files: its folder."""
         return self._path.parent
@@ -175,7 +180,7 @@ class SqliteBackend:
         """Return one page of the records whose key starts with `prefix`, in key order."""
         first, end = listing_range(prefix, limit=limit, after=after, reverse=reverse)
         rows = await self._read(
-            _BACKWARD if reverse else _FORWARD, (first, end, self._group.now_ms(), limit + 1)
+            BACKWARD if reverse else FORWARD, (first, end, self._group.now_ms(), limit + 1)
         )
         records = [StoredRecord(*row) for row in rows[:limit]]
         return Page(records, records[-1].key if len(rows) > limit else None)

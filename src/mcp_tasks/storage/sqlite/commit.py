@@ -7,8 +7,10 @@ from a busy loop after every statement, so a batch done wholly there would need 
 the statements might wait or take long (another process is writing, many or large records, nothing
 open yet), the thread does it all.
 
-The one thing to know before changing this: whoever holds `_lock` owns the writing connection. A
+The one thing to know before changing this: whoever holds `lock` owns the writing connection. A
 transaction takes it before it begins and gives it back when it has ended, on another thread or not.
+So the loop begins one only while the thread has nothing to do: a job that waits for the lock in
+front of the one that would give it back would wait for ever.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from functools import partial
@@ -37,7 +40,6 @@ from mcp_tasks.storage.sqlite.file import (
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from mcp_tasks.clock import Clock
@@ -95,8 +97,7 @@ class GroupCommit:
     def _start_anew(self) -> None:
         """Be as before the first use."""
         self.lock = threading.Lock()
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self.worker = _Worker()
         self._belong_to(None)
 
     def _belong_to(self, loop: asyncio.AbstractEventLoop | None) -> None:
@@ -107,6 +108,7 @@ class GroupCommit:
         self._turns = 0
         self._expected_turns = 1
         self._timer: asyncio.TimerHandle | None = None
+        self._opening: asyncio.Future[None] | None = None
 
     # --- collecting, on the loop ---------------------------------------------------------------
 
@@ -167,11 +169,13 @@ class GroupCommit:
             self._timer.cancel()
             self._timer = None
         batch, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
-        turns, self._turns = self._turns, 0
+        turns, self._turns = self._turns, min(len(self._pending), 1)
         self._committing = True
+        if self.reader is None:
+            self._open_soon()
         transaction = _Transaction(self, batch, turns, self._loop)
         transaction.try_on_loop()
-        self.run(transaction.finish)
+        self.worker.run(transaction.finish)
 
     def _start_all(self) -> None:
         while self._pending:
@@ -202,23 +206,24 @@ class GroupCommit:
 
     # --- the thread ----------------------------------------------------------------------------
 
-    def run(self, job: Callable[[], None]) -> None:
-        """Have `job` done on the thread, after all that was asked before. It must not raise."""
-        if self._thread is None:
-            # A daemon, so that a program that never closes its backend still ends.
-            self._thread = threading.Thread(
-                target=_work, args=(self._jobs,), name="mcp-tasks-sqlite", daemon=True
-            )
-            self._thread.start()
-            weakref.finalize(self, self._jobs.put, None)
-        self._jobs.put(job)
-
     async def open(self) -> apsw.Cursor:
         """Open what is not open yet, and return what reads."""
-        await self._on_thread(self._open)
+        await asyncio.shield(self._open_soon())
         if self.reader is None:
             raise BackendClosedError
         return self.reader
+
+    def _open_soon(self) -> asyncio.Future[None]:
+        """Have the file opened, if that is not under way already.
+
+        A transaction asks for it before it goes to the thread, so that no read has to wait until
+        the first transaction has had its turn.
+        """
+        if self._opening is None or self._opening.done():
+            self._opening = self._on_thread(self._open)
+            # Nobody may be waiting; a transaction that cannot begin says why by itself.
+            self._opening.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return self._opening
 
     async def close(self) -> None:
         """End what is under way, then let go of file and thread."""
@@ -226,9 +231,9 @@ class GroupCommit:
             return
         self._start_all()
         self.closed = True
-        if self._thread is not None:
+        if self.worker.is_started:
             closing = self._on_thread(self._disconnect)
-            self._jobs.put(None)
+            self.worker.stop()
             await asyncio.shield(closing)
         self.announce()
 
@@ -244,16 +249,16 @@ class GroupCommit:
             else:
                 done.set_exception(error)
 
-        def job() -> None:
+        def job() -> Callable[[], None]:
             failure = None
             try:
                 with self.lock, self.errors:
                     work()
             except Exception as error:  # noqa: BLE001 - it is the caller's, whatever it is
                 failure = error
-            call_back(loop, partial(resolve, failure))
+            return partial(_call_back, loop, partial(resolve, failure))
 
-        self.run(job)
+        self.worker.run(job)
         return done
 
     def _open(self) -> None:
@@ -344,6 +349,7 @@ class _Transaction:
             group.writer is None
             or len(self._batch) > _MAX_WRITES_ON_LOOP
             or sum([write.size for write in self._batch]) > _MAX_BYTES_ON_LOOP
+            or not group.worker.is_idle
             or not group.lock.acquire(blocking=False)
         ):
             return
@@ -353,7 +359,7 @@ class _Transaction:
             self._undo()
             group.lock.release()
 
-    def finish(self) -> None:
+    def finish(self) -> Callable[[], None]:
         """Do all that is left, on the thread, and report to the loop."""
         group = self._group
         committing = False
@@ -373,8 +379,7 @@ class _Transaction:
             self._fail(error, committing=committing)
         finally:
             group.lock.release()
-        if self.loop is not None:
-            call_back(self.loop, partial(group.finished, self))
+        return partial(_call_back, self.loop, partial(group.finished, self))
 
     def _begin(self, writer: apsw.Cursor) -> None:
         writer.execute("BEGIN IMMEDIATE")
@@ -418,17 +423,65 @@ class _Transaction:
             self.outcomes.append((write, None, failure))
 
 
-def _work(jobs: SimpleQueue[Callable[[], None] | None]) -> None:
-    """Do one job after the other. Holds no backend, so that a forgotten one can be collected."""
+_Job = Callable[[], Callable[[], None]]
+
+
+class _Worker:
+    """A thread that does one job after the other, from the first one on.
+
+    It holds no backend, so that one that was forgotten can be collected, and ends with it.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._asked = 0
+        self._done = [0]  # written by the thread alone
+        weakref.finalize(self, self._jobs.put, None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether all that was asked is done."""
+        return self._asked == self._done[0]
+
+    @property
+    def is_started(self) -> bool:
+        """Tell whether there is a thread."""
+        return self._thread is not None
+
+    def run(self, job: _Job) -> None:
+        """Have `job` done, after all that was asked before. It must not raise.
+
+        What it returns is called next, when the job already counts as done: what the loop then
+        hears, it can act on with an idle thread.
+        """
+        if self._thread is None:
+            # A daemon, so that a program that never closes its backend still ends.
+            self._thread = threading.Thread(
+                target=_work, args=(self._jobs, self._done), name="mcp-tasks-sqlite", daemon=True
+            )
+            self._thread.start()
+        self._asked += 1
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """Let the thread end when all that was asked is done."""
+        self._jobs.put(None)
+
+
+def _work(jobs: SimpleQueue[_Job | None], done: list[int]) -> None:
     while (job := jobs.get()) is not None:
-        job()
-        del job
+        report = job()
+        done[0] += 1
+        report()
+        del job, report
 
 
-def call_back(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+def _call_back(loop: asyncio.AbstractEventLoop | None, callback: Callable[[], None]) -> None:
     """Call `callback` on `loop`; if it was closed, nobody waits any more."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(callback)
+    if loop is not None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(callback)
 
 
 _alive: weakref.WeakSet[GroupCommit] = weakref.WeakSet()

@@ -206,18 +206,19 @@ def _prepare(connection: apsw.Connection, path: Path, busy_timeout: float) -> No
     connection.set_busy_timeout(round(busy_timeout * 1000))
     if connection.readonly("main"):
         raise StorageReadOnlyError(str(path), "the file is read-only")
-    _check_format(connection, path)
+    there = _check_format(connection, path)
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     # A commit is on the disk before it is acknowledged; on macOS that takes more than fsync.
     connection.execute("PRAGMA synchronous = FULL").fetchall()
     connection.execute("PRAGMA fullfsync = 1").fetchall()
     connection.execute("PRAGMA cache_size = -16000").fetchall()
     connection.execute("PRAGMA journal_size_limit = 67108864").fetchall()
-    connection.execute("BEGIN IMMEDIATE").fetchall()
-    # Looked at again: another process may have made the table since.
-    if not _check_format(connection, path):
-        connection.execute(_SCHEMA).fetchall()
-    connection.execute("COMMIT").fetchall()
+    if not there:
+        connection.execute("BEGIN IMMEDIATE").fetchall()
+        # Looked at again: another process may have made the table since.
+        if not _check_format(connection, path):
+            connection.execute(_SCHEMA).fetchall()
+        connection.execute("COMMIT").fetchall()
 
 
 def _check_format(connection: apsw.Connection, path: Path) -> bool:

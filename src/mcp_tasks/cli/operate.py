@@ -1,0 +1,79 @@
+"""What operators do with a store, without the server: list, show, purge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from mcp_tasks.store import TaskStore
+
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mcp_tasks.domain.record import TaskRecord
+
+
+async def list_tasks(url: str, namespace: str, owner: str, *, limit: int, console: Console) -> None:
+    """Print the newest tasks of an owner."""
+    async with TaskStore.open(url, namespace=namespace) as store:
+        page = await store.list(owner, limit=limit)
+    table = Table("task", "tool", "status", "attempt", "updated", "says", box=None, pad_edge=False)
+    for task in page.tasks:
+        updated = f"{task.updated_at:%Y-%m-%d %H:%M:%S}"
+        table.add_row(
+            task.task_id, task.call.tool, task.status.value, str(task.attempt), updated, _says(task)
+        )
+    console.print(table)
+    if page.damaged:
+        console.print(f"{page.damaged} records cannot be read; the log names them")
+    if page.cursor is not None:
+        console.print(f"There are more; these are the newest {len(page.tasks)}. See --limit.")
+
+
+async def show_task(
+    url: str, namespace: str, owner: str, task_id: str, *, console: Console
+) -> None:
+    """Print what the record of a task says, without arguments, answers and results.
+
+    Raises:
+        TaskNotFoundError: The owner has no such task in this namespace.
+    """
+    async with TaskStore.open(url, namespace=namespace) as store:
+        task = await store.get(owner, task_id)
+    facts = {
+        "task": task.task_id,
+        "tool": task.call.tool,
+        "status": task.status.value,
+        "says": _says(task),
+        "created": f"{task.created_at:%Y-%m-%d %H:%M:%S}",
+        "updated": f"{task.updated_at:%Y-%m-%d %H:%M:%S}",
+        "lives until": f"{task.deadline:%Y-%m-%d %H:%M:%S}",
+        "attempt": str(task.attempt),
+        "worker": task.worker or "",
+        "cancelled": "asked for" if task.cancel is not None else "",
+        "questions": ", ".join(question.key for question in task.questions),
+    }
+    table = Table.grid("", "", padding=(0, 2))
+    for name, value in facts.items():
+        if value:
+            table.add_row(name, value)
+    console.print(table)
+
+
+async def purge_expired(url: str, namespace: str, *, console: Console) -> None:
+    """Remove what has expired, and say how much it was."""
+    async with TaskStore.open(url, namespace=namespace) as store:
+        removed = await store.cleanup_expired()
+    console.print(f"removed {removed} expired records")
+
+
+def _says(task: TaskRecord) -> str:
+    if task.message:
+        return task.message
+    if task.error is not None:
+        return task.error.message
+    if task.progress is not None:
+        return task.progress.message or f"{task.progress.current:g}"
+    return ""
