@@ -41,7 +41,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def epoch_ms(moment: datetime) -> int:
-    """Return `moment` as whole milliseconds since 1970, rounded up so that nothing expires early."""
+    """Return `moment` in whole milliseconds since 1970, rounded up: nothing expires early."""
     micros = (moment - _EPOCH) // timedelta(microseconds=1)
     return -(-micros // 1000)
 

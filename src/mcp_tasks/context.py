@@ -10,6 +10,7 @@ import contextlib
 import functools
 import inspect
 import random
+import types
 import typing
 import weakref
 from collections.abc import Awaitable, Coroutine
@@ -487,10 +488,17 @@ def _inspect(key: str, fn: Callable[..., Any]) -> tuple[str, _Values]:
     named: Any = inspect.unwrap(fn)
     target = named if inspect.isroutine(named) or inspect.isclass(named) else type(named).__call__
     name = str(getattr(named, "__qualname__", type(named).__qualname__))
+    # Only what it returns matters: its parameters may name what exists for type checkers alone.
+    returns = {"return": getattr(target, "__annotations__", {}).get("return", Any)}
+    holder = types.SimpleNamespace(__annotations__=returns)
     try:
-        annotation = typing.get_type_hints(target).get("return", Any)
-    except (NameError, TypeError):
-        annotation = Any
+        annotation = typing.get_type_hints(holder, getattr(target, "__globals__", {}))["return"]
+    except (NameError, TypeError) as error:
+        problem = (
+            f"{name} returns {returns['return']!r}, which cannot be found when it runs ({error}); "
+            "import it outside of TYPE_CHECKING"
+        )
+        raise InvalidValueError(f"the value of step {key!r}", problem) from error
     if typing.get_origin(annotation) in (Awaitable, Coroutine):
         annotation = typing.get_args(annotation)[-1]
     try:

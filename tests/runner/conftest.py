@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack, suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -28,7 +27,7 @@ from mcp_tasks.store import StoreConfig, TaskStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from pathlib import Path
 
     from mcp_tasks.clock import Clock
@@ -215,7 +214,7 @@ class Stand:
 
     # --- runners ---------------------------------------------------------------------------------
 
-    async def runner(  # noqa: PLR0913 - all of them optional
+    async def runner(
         self,
         *,
         config: RunnerConfig = FAST,

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
-from mcp_tasks.context import SyncTaskContext, TaskContext
+from mcp_tasks.context import SyncTaskContext
 from mcp_tasks.domain.record import Call
 from mcp_tasks.errors import ClientCapabilityError, InvalidValueError, QuestionKeyError
 
 
 if TYPE_CHECKING:
+    from mcp_tasks.context import TaskContext
     from mcp_tasks.domain.record import TaskRecord
 
     from .conftest import Stand
@@ -133,7 +134,7 @@ async def test_partial_answers_reach_a_task_that_waits_in_the_process(stand: Sta
             stand.log.append(key)
             return answer.data.name if answer.data else ""
 
-        return await asyncio.gather(one("a"), one("b"))
+        return list(await asyncio.gather(one("a"), one("b")))
 
     stand.tool(ask_two)
     runner = await stand.runner()
@@ -162,9 +163,7 @@ async def test_one_question_after_another(stand: Stand) -> None:
     task_id = await stand.create(runner, "two", policy=stand.resumable)
 
     for key in ("first", "second"):
-        await stand.reached(
-            task_id, lambda r, key=key: is_parked(r) and r.questions[0].key == key
-        )
+        await stand.reached(task_id, lambda r, key=key: is_parked(r) and r.questions[0].key == key)
         await stand.store.answer(stand.owner, task_id, {key: yes(key.upper())})
 
     assert await stand.value(task_id) == ["FIRST", "SECOND", 3]
@@ -393,7 +392,7 @@ async def test_requests_without_a_key_are_numbered(stand: Stand) -> None:
     """The SDK's own `ctx.elicit` has no keys; the same order gives the same ones."""
 
     async def unnamed(task: TaskContext) -> list[Any]:
-        params = {"messages": [], "maxTokens": 1}
+        params: dict[str, Any] = {"messages": [], "maxTokens": 1}
         one = await task.request("sampling/createMessage", params)
         two = await task.request("sampling/createMessage", params)
         return [one, two]

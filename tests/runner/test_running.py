@@ -28,7 +28,7 @@ from mcp_tasks.store import StoreConfig
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from mcp_tasks.context import TaskContext
     from mcp_tasks.runner import Outcome, TaskRun
@@ -136,7 +136,7 @@ async def test_around_run_is_entered_around_every_body(stand: Stand) -> None:
     """Users set up tracing and sessions there, and it knows the task."""
 
     @asynccontextmanager
-    async def around(task: TaskContext) -> AsyncIterator[None]:
+    async def around(task: TaskContext) -> AsyncGenerator[None]:
         stand.log.append(("enter", task.task_id))
         LETTER.set("from around")
         try:
@@ -160,7 +160,7 @@ async def test_around_run_that_swallows_an_error_is_no_result(stand: Stand) -> N
     """A task never ends without an outcome."""
 
     @asynccontextmanager
-    async def around(task: TaskContext) -> AsyncIterator[None]:
+    async def around(task: TaskContext) -> AsyncGenerator[None]:
         try:
             yield
         except ValueError:
@@ -450,7 +450,8 @@ async def test_nothing_is_written_after_the_end(stand: Stand) -> None:
     async def forgetful(task: TaskContext) -> None:
         async def later() -> None:
             await gate.wait()
-            for act in (task.set_variable("a", 1), task.progress(1), task.request("roots/list", {})):
+            ask = task.request("roots/list", {})
+            for act in (task.set_variable("a", 1), task.progress(1), ask):
                 try:
                     await act
                 except TaskError as error:

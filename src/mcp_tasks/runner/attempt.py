@@ -16,7 +16,6 @@ import anyio.to_thread
 from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
-from mcp_tasks import ids
 from mcp_tasks.context import TaskContext
 from mcp_tasks.domain import journal as journals
 from mcp_tasks.domain import transitions
@@ -38,6 +37,7 @@ from mcp_tasks.errors import (
     TaskExpiredError,
     TaskNotFoundError,
 )
+from mcp_tasks.ids import new_name
 from mcp_tasks.jsonio import from_json, to_json
 from mcp_tasks.runner.outcome import Completed, Failed, TaskRun
 from mcp_tasks.store.task_store import make_progress
@@ -149,7 +149,7 @@ class Attempt:
         self._store = runner.store
         self._body = body
         self._current = claimed
-        self._run_name = ids.new_name()
+        self._run_name = new_name()
         self._task: asyncio.Task[None] | None = None
         self._is_cancellable = False
         self._grace: asyncio.TimerHandle | None = None

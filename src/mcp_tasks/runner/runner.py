@@ -722,6 +722,6 @@ class Runner:
     async def _expire(self, attempt: Attempt) -> None:
         """Find the end of a task that may not live any longer; that stops its body."""
         try:
-            await self.store.read(attempt.owner, attempt.task_id)
+            attempt.observe(await self.store.read(attempt.owner, attempt.task_id))
         except MCPTasksError as error:
             _log.warning("task %s has expired: %s", attempt.task_id, error)

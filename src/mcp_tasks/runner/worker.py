@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from mcp_tasks import ids
 from mcp_tasks.errors import RecordNotFoundError
+from mcp_tasks.ids import new_name
 from mcp_tasks.runner.heartbeat import Heartbeat
 from mcp_tasks.runner.locks import ProcessLock, host_id, lock_folder
 from mcp_tasks.runner.sheet import RunSheet
@@ -80,7 +80,7 @@ class Worker:
         on_lost: Callable[[], None],
         on_fence: Callable[[], None],
     ) -> None:
-        self.name = ids.new_name()
+        self.name = new_name()
         self.is_alone = not (
             store.backend.capabilities.shared or store.backend.capabilities.durable
         )

@@ -14,8 +14,8 @@ import hmac
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
-from mcp_tasks import ids
 from mcp_tasks.errors import InvalidCursorError, RecordNotFoundError
+from mcp_tasks.ids import is_task_id
 from mcp_tasks.store.writing import swap, translated
 
 
@@ -67,7 +67,7 @@ class Seal:
         except (binascii.Error, ValueError):
             raise InvalidCursorError from None
         code = _code(await self._load(), owner, task_id)
-        if not ids.is_task_id(task_id) or not hmac.compare_digest(code, raw[:_CODE_BYTES]):
+        if not is_task_id(task_id) or not hmac.compare_digest(code, raw[:_CODE_BYTES]):
             raise InvalidCursorError
         return task_id
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
-from mcp_tasks import ids
 from mcp_tasks.clock import SystemClock
 from mcp_tasks.domain import inputs, journal, transitions, variables
 from mcp_tasks.domain.codec import decode_record, encode_record
@@ -48,6 +47,7 @@ from mcp_tasks.errors import (
     TaskNotFoundError,
     TaskTerminalError,
 )
+from mcp_tasks.ids import is_task_id, new_name, new_task_id
 from mcp_tasks.jsonio import from_json, to_json
 from mcp_tasks.storage.keys import Keys
 from mcp_tasks.store.changes import Changes, Versioned
@@ -272,7 +272,7 @@ class TaskStore:
         return TaskRecord(
             format=FORMAT,
             min_writer=FORMAT,
-            task_id=ids.new_task_id(now),
+            task_id=new_task_id(now),
             owner=owner,
             status=TaskStatus.WORKING,
             created_at=now,
@@ -282,7 +282,7 @@ class TaskStore:
             call=call,
             policy=policy or Policy(),
             created_by=by,
-            writes=(ids.new_name(),),
+            writes=(new_name(),),
         )
 
     def _check_ttl(self, ttl: timedelta) -> None:
@@ -351,7 +351,7 @@ class TaskStore:
         return found
 
     async def _find(self, owner: str, task_id: str) -> Versioned | None:
-        if not ids.is_task_id(task_id):
+        if not is_task_id(task_id):
             return None
         try:
             with translated():
@@ -482,7 +482,7 @@ class TaskStore:
             StoreUnavailableError: The database failed; `happened` says what is known.
             TaskError: What the transition refuses. Nothing was changed.
         """
-        write_id = ids.new_name()
+        write_id = new_name()
         current = known
         unanswered: Versioned | None = None
         for tries in range(self.config.max_tries):
@@ -571,7 +571,7 @@ class TaskStore:
                 return Versioned(transitions.expire(record), version)
             new = replace(
                 transitions.expire(record),
-                writes=(*record.writes[1 - RECENT_WRITES :], ids.new_name()),
+                writes=(*record.writes[1 - RECENT_WRITES :], new_name()),
             )
             committed, _ = await self._swap(new, encode_record(new), version)
             if committed is not None:
@@ -592,7 +592,7 @@ class TaskStore:
             InvalidValueError: Without all that it is still too large, or it is no JSON.
         """
         if record.journal.tail_size > journal.TAIL_BYTES:
-            record = await self._seal_journal(record, run or ids.new_name())
+            record = await self._seal_journal(record, run or new_name())
         limit = self.payloads.inline_bytes
         call = record.call
         if call.arguments.weight > limit or (
@@ -637,7 +637,7 @@ class TaskStore:
                 journal.next_chunk(sealed, name),
                 self.blobs_gone_at(record.created_at),
             ):
-                name = ids.new_name()  # an earlier try put other entries there
+                name = new_name()  # an earlier try put other entries there
             sealed = journal.seal(sealed, name, len(data))
         return replace(record, journal=sealed)
 
@@ -651,7 +651,7 @@ class TaskStore:
             return replace(question, params=await move(question.params))
 
         if record.journal.tail:
-            record = await self._seal_journal(record, run or ids.new_name())
+            record = await self._seal_journal(record, run or new_name())
         questions = await asyncio.gather(*map(move_params, record.questions))
         return replace(
             record,

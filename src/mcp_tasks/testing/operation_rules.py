@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mcp_tasks import ids
 from mcp_tasks.domain.record import inline
 from mcp_tasks.domain.status import TaskStatus
 from mcp_tasks.errors import (
@@ -23,6 +22,7 @@ from mcp_tasks.errors import (
     TaskTerminalError,
     VariablesTooLargeError,
 )
+from mcp_tasks.ids import is_task_id, new_task_id
 from mcp_tasks.store import StoreConfig, TaskStore
 from mcp_tasks.testing.task_samples import ACCEPT, ASK, CALL, DECLINE, QUESTION, claim, raw
 
@@ -97,7 +97,7 @@ class OperationRules:
             clock.advance(timedelta(milliseconds=1))
 
         assert created == sorted(set(created))
-        assert all(ids.is_task_id(task_id) for task_id in created)
+        assert all(is_task_id(task_id) for task_id in created)
         assert len({task_id[10:] for task_id in created}) == 20
 
     @pytest.mark.parametrize("operation", OPERATIONS)
@@ -109,7 +109,7 @@ class OperationRules:
         before = await raw(store, mine)
         wanted = [
             ("eve", mine.task_id),
-            ("ada", ids.new_task_id(mine.created_at)),
+            ("ada", new_task_id(mine.created_at)),
             ("ada", "no-task-id"),
             ("ada", ""),
             ("ada", mine.task_id.upper()),
