@@ -35,8 +35,8 @@ def note(path: Path, line: str) -> None:
 def build(store: str) -> MCPServer:
     """Make the server on the store behind the URL `store`."""
     server = MCPServer("bench", log_level="WARNING")
-    # The limits protect a server from strangers; here they would measure themselves.
-    config = StoreConfig(max_active=100_000, max_active_anonymous=100_000)
+    # A thousand tasks asleep, and some room for the others.
+    config = StoreConfig(max_active_anonymous=2_000)
     tasks = Tasks.install(
         server, store=store, config=config, runner_config=RunnerConfig(max_running=2_000)
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -62,3 +64,24 @@ def test_milliseconds_are_rounded_up(moment: datetime) -> None:
 
     assert timedelta(0) <= back - moment < timedelta(milliseconds=1)
     assert epoch_ms(back) == epoch_ms(moment)
+
+
+def test_a_forked_process_makes_other_names() -> None:
+    """Two workers of one name would take each other's tasks."""
+    context = multiprocessing.get_context("fork")
+    names = context.SimpleQueue()
+    child = context.Process(target=lambda: names.put([new_name() for _ in range(100)]))
+    child.start()
+    theirs = names.get()
+    child.join()
+
+    assert not set(theirs) & {new_name() for _ in range(100)}
+
+
+def test_a_seeded_program_makes_other_names() -> None:
+    """A program that seeds `random` for its own ends must not make its workers one."""
+    random.seed(7)
+    first = new_name()
+    random.seed(7)
+
+    assert new_name() != first

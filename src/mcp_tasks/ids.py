@@ -9,6 +9,7 @@ Spec: 2026-07-28 tasks, T-089 (no third party can guess an id). The time prefix 
 from __future__ import annotations
 
 import os
+import random
 from typing import TYPE_CHECKING
 
 from mcp_tasks.clock import epoch_ms
@@ -29,7 +30,7 @@ def new_task_id(now: datetime) -> str:
     """Make a task id: unguessable, never made twice, sorted by `now` to the millisecond."""
     ms = epoch_ms(now)
     moment = "".join([_PAIRS[(ms >> shift) & 1023] for shift in (40, 30, 20, 10, 0)])
-    return moment + _random(26)
+    return moment + _letters(os.urandom(26))
 
 
 def is_task_id(text: str) -> bool:
@@ -37,11 +38,21 @@ def is_task_id(text: str) -> bool:
     return len(text) == TASK_ID_LENGTH and _LETTERS.issuperset(text)
 
 
+# Names have to be unique, not secret, and each one from the system would be a call of its own. The
+# generator is ours alone, so that a program that seeds `random` does not make two workers one.
+_names = random.Random()  # noqa: S311
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_names.seed)
+
+
 def new_name() -> str:
-    """Make a random name of 16 characters (80 bits): a worker's incarnation, a blob, a write."""
-    return _random(16)
+    """Make a random name of 16 characters (80 bits): a worker's incarnation, a blob, a write.
+
+    Unique, also across forks, but not secret: whoever sees enough of them can tell the next.
+    """
+    return _letters(_names.randbytes(16))
 
 
-def _random(length: int) -> str:
+def _letters(random_bytes: bytes) -> str:
     # 256 is a multiple of 32, so every letter is equally likely: 5 bits of each random byte count.
-    return os.urandom(length).translate(_LETTER_OF_BYTE).decode("ascii")
+    return random_bytes.translate(_LETTER_OF_BYTE).decode("ascii")

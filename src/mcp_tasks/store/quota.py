@@ -57,6 +57,10 @@ _Place = tuple[str, asyncio.Future[bool]]
 class _Block:
     version: int
     ids: list[str]
+    members: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.members = frozenset(self.ids)
 
 
 @dataclass
@@ -74,6 +78,9 @@ class _Roster:
     @property
     def count(self) -> int:
         return -(-self.limit // BLOCK)
+
+    def knows(self, task_id: str) -> bool:
+        return any(task_id in block.members for block in self.blocks.values())
 
     def capacity(self, number: int) -> int:
         return min(BLOCK, self.limit - number * BLOCK)
@@ -111,7 +118,7 @@ class Quota:
     def leave(self, owner: str, task_id: str) -> None:
         """Note that a task is over; its id goes with the next swap of its block."""
         roster = self._rosters.get(owner)
-        if roster is not None and any(task_id in block.ids for block in roster.blocks.values()):
+        if roster is not None and roster.knows(task_id):
             roster.over.add(task_id)
             roster.full_until = 0.0
 
@@ -155,11 +162,12 @@ class Quota:
             roster.flush = None
 
     async def _admit(self, owner: str, roster: _Roster, batch: list[_Place]) -> None:
-        order = [(roster.favourite + n) % roster.count for n in range(roster.count)]
+        first = roster.favourite
         for prune in (False, True):
             if prune and time.monotonic() < roster.full_until:
                 break
-            for number in order:
+            for nth in range(roster.count):
+                number = (first + nth) % roster.count
                 batch = await self._fill(owner, roster, number, batch, prune=prune)
                 if not batch:
                     return
