@@ -359,6 +359,14 @@ async def stand(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture
+async def alone(tmp_path: Path) -> AsyncIterator[Stand]:
+    """Make a stand in memory, where nobody else can be."""
+    stand = Stand("memory", tmp_path)
+    yield stand
+    await stand.close()
+
+
+@pytest.fixture
 async def shared(tmp_path: Path) -> AsyncIterator[Stand]:
     """Make a stand whose links can be disturbed."""
     stand = Stand("shared", tmp_path)

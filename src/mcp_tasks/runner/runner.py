@@ -340,6 +340,7 @@ class Runner:
                 await self._hand_back(Attempt(self, worker.name, created, body))
         finally:
             self._creating -= 1
+            self._idle.set()
             if attempt is None:
                 self._free_slot()
             if worker.sheet is not None:

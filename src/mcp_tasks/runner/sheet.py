@@ -20,6 +20,7 @@ from mcp_tasks.store.writing import swap, translated
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mcp_tasks.storage.base import StoredRecord
     from mcp_tasks.store import TaskStore
 
 
@@ -161,11 +162,13 @@ class RunSheet:
             if version is not None:
                 break
             # Nobody else writes here: what is there is our own write, whose answer was lost.
-            found = await self._version(key)
-            if found == 0:
+            found = await self._find(key)
+            if found is None:
                 self._on_lost()
                 raise LeaseLostError(entries[0].attempt if entries else 0)
-            block.version = found
+            block.version = version = found.version
+            if found.data == data:
+                break
         block.version = version
         block.entries = kept
         block.over = {task_id for task_id in block.over if task_id in kept}
@@ -176,9 +179,9 @@ class RunSheet:
             else:
                 self._places[entry.task_id] = block
 
-    async def _version(self, key: str) -> int:
+    async def _find(self, key: str) -> StoredRecord | None:
         try:
             with translated():
-                return (await self._store.backend.get(key)).version
+                return await self._store.backend.get(key)
         except RecordNotFoundError:
-            return 0
+            return None
