@@ -110,7 +110,9 @@ async def main() -> None:
                 store.encode({}, what="arguments"),
                 client_capabilities=Raw(b'{"elicitation":{}}'),
             )
-            await runner.create(OWNER, call, policy=POLICIES[words[1]])
+            record = await runner.create(OWNER, call, policy=POLICIES[words[1]])
+            sys.stdout.write(f"{record.task_id}\n")
+            sys.stdout.flush()
         await runner.stop()
 
 
