@@ -1,120 +1,159 @@
-"""A worker in a process of its own, to be killed.
+"""A process that runs tasks, for tests to kill: `worker.py DATABASE WITNESS OPTIONS`.
 
-Run it as `worker.py DATABASE FOLDER [--no-lock] [--serve-only]`. It takes commands on stdin, a line
-each: `create TOOL POLICY` answers with the task's id, `stop` ends it in order. Bodies write to
-FOLDER/witness, append-only, before they do anything else, and go on when FOLDER/release exists.
+OPTIONS is JSON: settings of `RunnerConfig`, and `"locks": false` for a process whose lock file
+tells others nothing, as on another machine. What a body does it writes down in WITNESS, one line at
+a time with O_APPEND, so that nothing of it is lost with the process. Each line on stdin creates a
+task (`TOOL POLICY`, POLICY being JSON); its id is printed. SIGTERM stops the process in order.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Raw
+import msgspec
 from pydantic import BaseModel
 
-from mcp_tasks.domain.record import Call, Policy
+from mcp_tasks.domain.record import Call, Policy, inline
 from mcp_tasks.runner import Completed, Runner, RunnerConfig, worker
+from mcp_tasks.storage.sqlite import SqliteBackend
 from mcp_tasks.store import TaskStore
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from mcp_tasks.context import TaskContext
     from mcp_tasks.runner import Body, Outcome, TaskRun
 
 
-OWNER = "ada"
-POLICIES = {
-    "once": Policy(),
-    "rerun": Policy(on_worker_loss="rerun", max_attempts=2),
-    "resumable": Policy(resumable=True),
-}
+database, witness_path, raw = sys.argv[1:]
+options: dict[str, Any] = json.loads(raw)
+witness = os.open(witness_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+CAPABILITIES = inline(b'{"elicitation":{}}').inline
+
+if not options.pop("locks", True):
+    worker.host_id = lambda: f"machine-{os.getpid()}"
 
 
-class Name(BaseModel):
-    """An answer."""
+class Go(BaseModel):
+    """What is asked for."""
 
-    name: str
+    go: bool
 
 
-def bodies(folder: Path) -> dict[str, Body]:
-    """Make the tools."""
+def note(task: TaskContext, what: str) -> str:
+    """Write a line down."""
+    os.write(witness, f"{task.task_id} {task.attempt} {what} {os.getpid()}\n".encode())
+    return what
 
-    def witness(line: str) -> None:
-        with (folder / "witness").open("ab", buffering=0) as file:
-            file.write(f"{line}\n".encode())
 
-    async def released() -> None:
-        while not (folder / "release").exists():  # noqa: ASYNC110 - another process makes it
-            await asyncio.sleep(0.01)
+async def hang(task: TaskContext) -> None:
+    """Never end."""
+    await asyncio.Event().wait()
 
-    async def slow(run: TaskRun) -> Outcome:
-        witness(f"start {run.task.attempt} {run.task.idempotency_key}")
-        await released()
+
+async def quick(task: TaskContext) -> None:
+    """End at once."""
+
+
+async def until_second(task: TaskContext) -> None:
+    """End on the second attempt."""
+    if task.attempt == 1:
+        await asyncio.Event().wait()
+
+
+async def busy(task: TaskContext) -> None:
+    """Write without end on the first attempt."""
+    number = 0
+    while task.attempt == 1:
+        number += 1
+        await task.set_variables({"by": task.attempt, "number": number})
+        await asyncio.sleep(0.005)
+    await task.set_variables({"by": task.attempt})
+
+
+async def steps(task: TaskContext) -> None:
+    """Take two steps, wait on the first attempt, take one more."""
+    await task.step("one", note, task, "step-one")
+    await task.step("two", note, task, "step-two")
+    if task.attempt == 1:
+        note(task, "between")
+        await asyncio.Event().wait()
+    await task.step("three", note, task, "step-three")
+
+
+async def ask(task: TaskContext) -> None:
+    """Ask, after a step."""
+    await task.step("before", note, task, "before")
+    answer = await task.elicit("go", "Go?", Go)
+    note(task, answer.action)
+
+
+async def block(task: TaskContext) -> None:
+    """Keep the loop from doing anything, for longer than a lease."""
+    time.sleep(2 * options["lease"])  # noqa: ASYNC251 - on purpose
+
+
+async def poison(task: TaskContext) -> None:
+    """End the process."""
+    os._exit(42)
+
+
+TOOLS = {fn.__name__: fn for fn in (hang, quick, until_second, busy, steps, ask, block, poison)}
+
+
+def find_body(name: str) -> Body | None:
+    """Return the body of a tool."""
+    fn = TOOLS.get(name)
+    if fn is None:
+        return None
+
+    async def body(run: TaskRun) -> Outcome:
+        note(run.task, "start")
+        try:
+            await fn(run.task)
+        except BaseException:  # cancelled, or refused by the fence
+            note(run.task, "stopped")
+            raise
+        note(run.task, "end")
         return Completed({"attempt": run.task.attempt})
 
-    async def steps(run: TaskRun) -> Outcome:
-        async def first() -> str:
-            witness("first")
-            return "one"
+    return body
 
-        async def second() -> str:
-            witness("second")
-            await released()
-            return "two"
 
-        return Completed(
-            {"value": [await run.task.step("a", first), await run.task.step("b", second)]}
-        )
-
-    async def poison(run: TaskRun) -> Outcome:
-        witness(f"start {run.task.attempt}")
-        os._exit(42)
-
-    async def ask(run: TaskRun) -> Outcome:
-        witness("ask")
-        answer = await run.task.elicit("who", "Who?", Name)
-        return Completed({"name": answer.data.name if answer.data else None})
-
-    return {"slow": slow, "steps": steps, "poison": poison, "ask": ask}
+async def create(runner: Runner, line: str) -> None:
+    """Create a task, and print its id once it is durable."""
+    tool, _, policy = line.partition(" ")
+    call = Call(tool, inline(b"{}"), client_capabilities=CAPABILITIES)
+    record = await runner.create("ada", call, policy=msgspec.json.decode(policy, type=Policy))
+    print(record.task_id, flush=True)  # noqa: T201 - the test reads it
 
 
 async def main() -> None:
-    """Work until told to stop."""
-    database, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    if "--no-lock" in sys.argv:
-        nowhere: Callable[[object], Path] = lambda _: Path(os.devnull) / "none"  # noqa: E731
-        worker.lock_folder = nowhere
-    async with TaskStore.open(f"sqlite:///{database.as_posix()}") as store:
-        runner = Runner(
-            store,
-            bodies(folder).get,
-            config=RunnerConfig(
-                beat=0.2, fence=0.5, lease=1.0, scan=0.2, look=0.1, drain=0.1, cancel_grace=1.0
-            ),
-            worker="--serve-only" not in sys.argv,
-        )
-        await runner.start()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            command, *words = line.split()
-            if command == "stop":
-                break
-            call = Call(
-                words[0],
-                store.encode({}, what="arguments"),
-                client_capabilities=Raw(b'{"elicitation":{}}'),
-            )
-            record = await runner.create(OWNER, call, policy=POLICIES[words[1]])
-            sys.stdout.write(f"{record.task_id}\n")
-            sys.stdout.flush()
-        await runner.stop()
+    """Run tasks until SIGTERM."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    backend = SqliteBackend(database)
+    runner = Runner(TaskStore(backend), find_body, config=RunnerConfig(**options))
+    await runner.start()
+    print("ready", flush=True)  # noqa: T201
+    lines = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+
+    async def read() -> None:
+        while line := await lines.readline():
+            await create(runner, line.decode().strip())
+
+    reading = asyncio.create_task(read())
+    await ended.wait()
+    reading.cancel()
+    await runner.stop()
+    await backend.close()
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+asyncio.run(main())
