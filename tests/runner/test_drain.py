@@ -125,7 +125,7 @@ async def test_a_task_whose_body_did_not_begin_is_handed_back_in_any_mode(shared
     first = await shared.runner()
     call = shared.call("note")
     record = await first.create(shared.owner, call, policy=Policy())
-    attempt = first._attempts[record.task_id]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    attempt = first.attempts[record.task_id]
     assert not attempt.started
 
     await shared.stop(first)

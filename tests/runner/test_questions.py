@@ -54,7 +54,7 @@ async def test_a_resumable_task_is_parked_while_it_waits(stand: Stand) -> None:
     record = await stand.reached(task_id, is_parked)
 
     assert [question.key for question in record.questions] == ["who"]
-    await stand.until(lambda: not runner._attempts)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    await stand.until(lambda: not runner.attempts)
     await stand.store.answer(stand.owner, task_id, {"who": yes("Ada")})
     assert await stand.value(task_id) == ["accept", "Ada", 2]
 

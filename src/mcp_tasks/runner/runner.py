@@ -11,9 +11,7 @@ import asyncio
 import contextvars
 import logging
 import math
-import random
 from collections import deque
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from anyio import CapacityLimiter
@@ -29,6 +27,7 @@ from mcp_tasks.errors import (
 )
 from mcp_tasks.runner.attempt import Attempt, Stop
 from mcp_tasks.runner.config import RunnerConfig
+from mcp_tasks.runner.lookout import Lookout
 from mcp_tasks.runner.recovery import Reaper
 from mcp_tasks.runner.worker import Worker
 from mcp_tasks.storage.keys import Keys
@@ -39,12 +38,11 @@ from mcp_tasks.store.writing import translated
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from mcp_tasks.context import TaskContext
     from mcp_tasks.domain.record import Call, Policy, TaskRecord
     from mcp_tasks.runner.outcome import Body
-    from mcp_tasks.storage.base import StoredRecord
     from mcp_tasks.store import TaskStore
     from mcp_tasks.store.changes import Versioned
 
@@ -107,7 +105,7 @@ class Runner:
         self._draining = False
         self._drained: asyncio.Task[None] | None = None
         self._renewing = False
-        self._attempts: dict[str, Attempt] = {}
+        self.attempts: dict[str, Attempt] = {}
         self._claiming: dict[str, Versioned | None] = {}  # with what is heard of them meanwhile
         self._creating = 0
         self._again: set[tuple[str, str]] = set()
@@ -116,7 +114,6 @@ class Runner:
         self._has_left = False
         self._idle = asyncio.Event()
         self._work: set[asyncio.Task[Any]] = set()
-        self._ready_after: str | None = None
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -136,7 +133,7 @@ class Runner:
             self.store.changes.listeners.append(self._hear)
             if self._runs:
                 await self._register()
-                self._scan = asyncio.create_task(self._look())
+                self._scan = asyncio.create_task(Lookout(self).run())
         except BaseException:
             self._users -= 1
             self.is_closed = True
@@ -181,10 +178,10 @@ class Runner:
             self._scan = None
         self._drop_backlog()
         await self._wait_idle(seconds)
-        for attempt in list(self._attempts.values()):
+        for attempt in list(self.attempts.values()):
             attempt.stop(Stop.DRAIN)
         await self._wait_idle(min(1.0, self.config.cancel_grace))
-        await asyncio.gather(*(self._cut_off(a) for a in list(self._attempts.values())))
+        await asyncio.gather(*(self._cut_off(a) for a in list(self.attempts.values())))
         await self._wait_idle(min(1.0, self.config.cancel_grace))
         worker, self._worker = self._worker, None
         if worker is None:
@@ -203,7 +200,7 @@ class Runner:
         """Wait until nothing runs and nothing is being claimed, for so long at most."""
         try:
             async with asyncio.timeout(seconds):
-                while self._attempts or self._claiming or self._creating:
+                while self.attempts or self._claiming or self._creating:
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
@@ -222,14 +219,14 @@ class Runner:
     def _fence(self) -> None:
         """Beats fail: stop the bodies that another worker could start meanwhile."""
         _log.error("no beat got through for %s s", self.config.fence)
-        for attempt in list(self._attempts.values()):
+        for attempt in list(self.attempts.values()):
             if attempt.record.policy.is_restartable:
                 attempt.stop(Stop.DRAIN)
 
     def _lost(self) -> None:
         """Another worker took this one over: stop everything and go on as a new incarnation."""
         _log.error("this worker was taken over; its bodies are stopped")
-        for attempt in list(self._attempts.values()):
+        for attempt in list(self.attempts.values()):
             if self._worker is None or attempt.worker == self._worker.name:
                 attempt.stop(Stop.LOST)
         if not self._renewing and not self._draining:
@@ -311,7 +308,7 @@ class Runner:
             or self._draining
             or body is None
             or policy.external
-            or self._busy >= self.config.max_running
+            or not self.has_slot
             or not worker.is_good
         ):
             return await self.store.create(
@@ -360,11 +357,11 @@ class Runner:
             TaskNotFoundError: No such task for this owner.
             StoreUnavailableError: The database did not answer.
         """
-        attempt = self._attempts.get(task_id)
+        attempt = self.attempts.get(task_id)
         if (
             attempt is not None
             and attempt.owner == owner
-            and not attempt.is_waiting
+            and not attempt.operations.is_waiting
             and self.config.get_hold > 0
         ):
             await self.store.changes.wait(task_id, self.config.get_hold)
@@ -374,9 +371,9 @@ class Runner:
         """Say that a task may be run now. Safe for any task, at any time, any number of times."""
         if not self._runs or self._draining or self.is_closed:
             return
-        if task_id in self._attempts or task_id in self._claiming:
+        if task_id in self.attempts or task_id in self._claiming:
             self._again.add((owner, task_id))
-        elif self._busy < self.config.max_running:
+        elif self.has_slot:
             self._busy += 1
             self.spawn(self._take(owner, task_id))
         elif len(self._backlog) < _MAX_BACKLOG:  # the others are found as rows
@@ -393,7 +390,7 @@ class Runner:
         """
         if self._draining or self.is_closed:
             return False
-        if self._busy < self.config.max_running:
+        if self.has_slot:
             self._busy += 1
         else:
             go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -410,7 +407,24 @@ class Runner:
         await attempt.ended.wait()
         return True
 
+    def claim(self, owner: str, task_id: str, key: str) -> asyncio.Task[Attempt | None] | None:
+        """Follow an entry that says that a task waits: claim and start it, if there is a slot."""
+        if not self.has_slot or task_id in self.attempts or task_id in self._claiming:
+            return None
+        self._busy += 1
+        return self.spawn(self._take(owner, task_id, key))
+
     # --- slots -----------------------------------------------------------------------------------
+
+    @property
+    def has_slot(self) -> bool:
+        """True while one more body may run."""
+        return self._busy < self.config.max_running
+
+    @property
+    def worker(self) -> Worker | None:
+        """The incarnation that tasks are run under, while there is one."""
+        return self._worker
 
     def yield_slot(self) -> None:
         """Note that a body only waits for a person."""
@@ -422,7 +436,7 @@ class Runner:
 
     def _free_slot(self) -> None:
         self._busy -= 1
-        while self._backlog and self._busy < self.config.max_running and not self._draining:
+        while self._backlog and self.has_slot and not self._draining:
             waiting = self._backlog.popleft()
             if waiting.go is None:
                 self._busy += 1
@@ -458,7 +472,7 @@ class Runner:
                 elif attempt.why is Stop.CANCEL or attempt.why is Stop.DRAIN:
                     await attempt.hand_back()
         except (MCPTasksError, TimeoutError) as error:
-            if self._attempts.get(attempt.task_id) is attempt:
+            if self.attempts.get(attempt.task_id) is attempt:
                 attempt.is_left = True
                 _log.error("task %s could not be handed back: %s", attempt.task_id, error)
         attempt.close()
@@ -476,7 +490,7 @@ class Runner:
 
     def _begin(self, attempt: Attempt) -> None:
         """Start a body, in surroundings that are the same on the first run and later."""
-        self._attempts[attempt.task_id] = attempt
+        self.attempts[attempt.task_id] = attempt
         task = asyncio.get_running_loop().create_task(
             self._run(attempt), context=contextvars.Context()
         )
@@ -491,9 +505,9 @@ class Runner:
             self._end(attempt)
 
     def _end(self, attempt: Attempt) -> None:
-        if self._attempts.get(attempt.task_id) is not attempt:
+        if self.attempts.get(attempt.task_id) is not attempt:
             return
-        del self._attempts[attempt.task_id]
+        del self.attempts[attempt.task_id]
         attempt.ended.set()
         worker = self._worker
         if attempt.is_left:
@@ -502,7 +516,7 @@ class Runner:
             worker.sheet.drop(attempt.task_id)
         self._idle.set()
         self._submit_again(attempt.owner, attempt.task_id)
-        if not attempt.is_waiting:
+        if not attempt.operations.is_waiting:
             self._free_slot()
 
     def _submit_again(self, owner: str, task_id: str) -> None:
@@ -525,7 +539,7 @@ class Runner:
             worker is None
             or self._draining
             or task_id in self._claiming
-            or task_id in self._attempts
+            or task_id in self.attempts
         ):
             self._free_slot()
             return None
@@ -599,130 +613,17 @@ class Runner:
 
     def _hear(self, written: Versioned) -> None:
         """Hear of every write that was made in this process."""
-        self._tell(written)
+        self.tell(written)
         if self._runs and waits_for_a_worker(written.record):
             self.submit(written.record.owner, written.record.task_id)
 
-    def _tell(self, seen: Versioned) -> None:
+    def tell(self, seen: Versioned) -> None:
         """Tell the attempt at a task how its record is now; one that is about to start, too."""
         task_id = seen.record.task_id
-        attempt = self._attempts.get(task_id)
+        attempt = self.attempts.get(task_id)
         if attempt is not None:
             attempt.observe(seen)
         elif task_id in self._claiming:
             heard = self._claiming[task_id]
             if heard is None or heard.version < seen.version:
                 self._claiming[task_id] = seen
-
-    async def _look(self) -> None:
-        """Look for what others left, over and over: the one background loop of a worker."""
-        reaper = Reaper(self.store, self.config)
-        next_scan = 0.0
-        loop = asyncio.get_running_loop()
-        while True:
-            worker = self._worker
-            if worker is not None and not worker.is_alone:
-                if loop.time() >= next_scan:
-                    spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads processes
-                    next_scan = loop.time() + self.config.scan * spread
-                    await self._guarded(reaper.look({worker.name}))
-                await self._guarded(self._look_at_inbox(worker))
-                if worker.sheet is not None:
-                    worker.sheet.trim()
-            await self._guarded(self._look_for_ready())
-            self._extend_lives()
-            await asyncio.sleep(self.config.look)
-
-    async def _guarded(self, look: Coroutine[Any, Any, Any]) -> None:
-        """Let one look fail without the others, now and for ever."""
-        try:
-            await look
-        except MCPTasksError as error:
-            _log.warning("a look at the store failed: %s", error)
-        except Exception:  # noqa: BLE001 - a poisoned record must not stop the looking
-            _log.exception("a look at the store failed")
-
-    async def _look_at_inbox(self, worker: Worker) -> None:
-        store = self.store
-        after: str | None = None
-        while True:
-            with translated():
-                page = await store.backend.list_by_prefix(
-                    store.keys.inboxes(worker.name), after=after
-                )
-            for entry in page.records:
-                await self._guarded(self._read_word(worker, entry))
-            after = page.next
-            if after is None:
-                return
-
-    async def _read_word(self, worker: Worker, entry: StoredRecord) -> None:
-        """Follow one entry of the inbox. It is never removed before the record was read."""
-        task_id, version = Keys.entry(entry.key)
-        owner = entry.data.decode("utf-8", "surrogatepass")
-        try:
-            found = await self.store.read(owner, task_id)
-        except TaskNotFoundError:
-            return  # written ahead of its record, or long over: its expiry removes it
-        if found.record.worker == worker.name:
-            if found.version < version:
-                return  # written ahead of its record
-            self._tell(found)
-        await self.store.index.drop(entry.key)
-
-    async def _look_for_ready(self) -> None:
-        """Claim tasks that wait for any worker, as many as there are free slots."""
-        store = self.store
-        while self._busy < self.config.max_running:
-            with translated():
-                page = await store.backend.list_by_prefix(
-                    store.keys.readies(), after=self._ready_after, limit=100
-                )
-            # Entries for tools that this process lacks must not hide the others behind them.
-            self._ready_after = page.next
-            entries = list(page.records)
-            random.shuffle(entries)
-            claims: list[asyncio.Task[Attempt | None]] = []
-            for entry in entries:
-                if self._busy >= self.config.max_running:
-                    break
-                task_id, _ = Keys.entry(entry.key)
-                if task_id in self._attempts or task_id in self._claiming:
-                    continue
-                owner = entry.data.decode("utf-8", "surrogatepass")
-                self._busy += 1
-                claims.append(self.spawn(self._take(owner, task_id, entry.key)))
-            if claims:
-                await asyncio.wait(claims)
-            if page.next is None or not any(claim.result() for claim in claims):
-                return
-
-    def _extend_lives(self) -> None:
-        """Extend the life of tasks that run here, at half of what is left."""
-        now = self.store.clock.now()
-        max_ttl = self.store.config.max_ttl
-        for attempt in list(self._attempts.values()):
-            record = attempt.record
-            left = record.deadline - now
-            if left * 2 >= attempt.life or attempt.is_extending:
-                continue
-            if record.ttl < max_ttl:
-                attempt.is_extending = True
-                self.spawn(self._extend(attempt))
-            elif left <= timedelta(0):
-                self.spawn(self._expire(attempt))
-
-    async def _extend(self, attempt: Attempt) -> None:
-        try:
-            await attempt.extend(attempt.life)
-        except MCPTasksError as error:
-            _log.warning("task %s could not be extended: %s", attempt.task_id, error)
-        finally:
-            attempt.is_extending = False
-
-    async def _expire(self, attempt: Attempt) -> None:
-        """Find the end of a task that may not live any longer; that stops its body."""
-        try:
-            attempt.observe(await self.store.read(attempt.owner, attempt.task_id))
-        except MCPTasksError as error:
-            _log.warning("task %s has expired: %s", attempt.task_id, error)
