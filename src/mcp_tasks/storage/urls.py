@@ -46,7 +46,7 @@ _ELSEWHERE = {
     "redis+cluster": _REDIS,
     "postgresql": _POSTGRES,
     "postgres": _POSTGRES,
-    "dynamodb": _Scheme("mcp_tasks.storage.dynamodb", "DynamodbBackend.from_url", "dynamodb"),
+    "dynamodb": _Scheme("mcp_tasks.storage.dynamodb", "DynamoDBBackend.from_url", "dynamodb"),
 }
 
 _FORMS = (
