@@ -80,7 +80,7 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
                 env={**os.environ, **self._settings()},
-                **self._identity(),
+                user=self._user(),
             )
         until = time.monotonic() + self._patience
         while not self._answers():
@@ -129,9 +129,9 @@ class ServerProcess:
         """Return what to add to the server's own environment."""
         return {}
 
-    def _identity(self) -> Mapping[str, int]:
-        """Return the user and group to run as, for `Popen`; empty for one's own."""
-        return {}
+    def _user(self) -> int | None:
+        """Return the id of the user to run as (the caller must be root); `None` for its own."""
+        return None
 
     def _answers(self) -> bool:
         """Say whether clients can use it now."""
