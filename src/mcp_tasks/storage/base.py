@@ -186,3 +186,39 @@ class ChangeSource(Protocol):
         connection may lose some. Re-read on waking, and keep a slow poll underneath.
         """
         ...
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A backend that can say before the first task whether its database will do."""
+
+    async def check(self) -> Sequence[str]:
+        """Look at the database without changing it. Servers do this when they start.
+
+        Returns:
+            Warnings, each a sentence that says what is risky and what to do; none if all is well.
+
+        Raises:
+            ConfigurationError: It cannot work: no table, no permission, a wrong region, a schema
+                of a newer version. Says what to do.
+            StorageUnavailableError: The database did not answer.
+        """
+        ...
+
+
+@runtime_checkable
+class Initializable(Protocol):
+    """A backend whose database has to be set up; `mcp-tasks init URL` does it."""
+
+    async def initialize(self) -> Sequence[str]:
+        """Create or migrate what is missing, then check it. Safe to call again, and by several.
+
+        Returns:
+            What was found and what was done, a sentence each.
+
+        Raises:
+            ConfigurationError: What is there is something else, or may not be changed. Says exactly
+                what differs; nothing that was there before was altered.
+            StorageUnavailableError: The database did not answer.
+        """
+        ...
