@@ -29,8 +29,7 @@ class SystemClock:
 
     def now(self) -> datetime:
         """Return the wall time, aware, in UTC, cut to whole milliseconds."""
-        ms = time.time_ns() // 1_000_000
-        return _EPOCH + timedelta(milliseconds=ms)
+        return _EPOCH + timedelta(0, 0, 0, time.time_ns() // 1_000_000)
 
     def elapsed(self) -> float:
         """Return seconds on a clock that never goes back and runs through a suspend."""
@@ -38,11 +37,12 @@ class SystemClock:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def epoch_ms(moment: datetime) -> int:
     """Return `moment` in whole milliseconds since 1970, rounded up: nothing expires early."""
-    micros = (moment - _EPOCH) // timedelta(microseconds=1)
+    micros = (moment - _EPOCH) // _MICROSECOND
     return -(-micros // 1000)
 
 

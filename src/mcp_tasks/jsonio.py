@@ -21,6 +21,8 @@ MAX_INTEGER = 2**63 - 1
 MIN_INTEGER = -(2**63)
 
 _JSON_TYPES: tuple[type[Any], ...] = (str, int, float, dict, list, tuple)
+_ALWAYS_FINE: frozenset[type[Any]] = frozenset((str, bool, type(None)))
+_NONE: frozenset[type[Any]] = frozenset()
 
 
 def _plain(value: Any) -> Any:
@@ -71,6 +73,8 @@ def from_json(data: bytes | msgspec.Raw) -> Any:
 
 
 def _check(value: Any, what: str, room: int, max_string: int) -> None:
+    # Most values are strings in flat containers: those are passed without a call of their own.
+    fine = _NONE if max_string else _ALWAYS_FINE
     kind = cast("type[Any]", type(value))
     if kind is str:
         if max_string and len(value) * 4 > max_string:
@@ -82,12 +86,14 @@ def _check(value: Any, what: str, room: int, max_string: int) -> None:
             if type(name) is not str:
                 problem = f"a key of type {type(name).__name__}, JSON has only strings"
                 raise InvalidValueError(what, problem)
-            _check(item, what, room - 1, max_string)
+            if type(item) not in fine:
+                _check(item, what, room - 1, max_string)
     elif kind is list or kind is tuple:
         if room <= 0:
             raise InvalidValueError(what, "nested too deeply")
         for item in value:
-            _check(item, what, room - 1, max_string)
+            if type(item) not in fine:
+                _check(item, what, room - 1, max_string)
     elif value is None or kind is bool:
         pass
     elif kind is int:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from tests.kit.registry import breaks
 from tests.kit.saboteurs_of_listings import SimpleListing
 
 from mcp_tasks.clock import SystemClock
 from mcp_tasks.errors import RecordNotFoundError, VersionConflictError
-from mcp_tasks.storage.base import Page
+from mcp_tasks.storage.base import Page, StoredRecord
 from mcp_tasks.storage.memory import MemoryBackend
-
-
-if TYPE_CHECKING:
-    from mcp_tasks.storage.base import StoredRecord
 
 
 class Moves(MemoryBackend):
@@ -38,7 +33,7 @@ class ReadsTheExpired(MemoryBackend):
     async def get(self, key: str) -> StoredRecord:
         """Show what is there."""
         entry = self._entries.get(key)
-        return await super().get(key) if entry is None else entry[0]
+        return await super().get(key) if entry is None else StoredRecord(key, *entry[:2])
 
 
 @breaks("an_expired_record_is_not_listed")
@@ -71,7 +66,7 @@ class HidesWhatWillExpire(MemoryBackend):
     async def get(self, key: str) -> StoredRecord:
         """Look whether it has one."""
         found = await super().get(key)
-        if self._entries[key][1] is not None:
+        if self._entries[key][2] is not None:
             raise RecordNotFoundError(key)
         return found
 
@@ -114,7 +109,7 @@ class KeepsVersions(MemoryBackend):
 
     def _version(self, key: str) -> int:
         entry = self._entries.get(key)
-        return super()._version(key) if entry is None else entry[0].version
+        return super()._version(key) if entry is None else entry[1]
 
 
 @breaks("a_put_replaces_the_expiry")
@@ -124,7 +119,7 @@ class PutKeepsTheExpiry(MemoryBackend):
     async def put(self, key: str, data: bytes, *, expires_at: datetime | None = None) -> int:
         """Keep it."""
         entry = self._entries.get(key)
-        kept = expires_at if entry is None else entry[1]
+        kept = expires_at if entry is None else entry[2]
         return await super().put(key, data, expires_at=kept)
 
 
@@ -137,7 +132,7 @@ class SwapKeepsTheExpiry(MemoryBackend):
     ) -> int:
         """Keep it."""
         entry = self._entries.get(key)
-        kept = entry[1] if entry is not None and expires_at is None else expires_at
+        kept = entry[2] if entry is not None and expires_at is None else expires_at
         return await super().put_if_version(key, data, expected_version, expires_at=kept)
 
 
@@ -151,7 +146,7 @@ class SetsTheExpiryFirst(MemoryBackend):
         """Set it, and then compare."""
         actual = self._version(key)
         if actual:
-            self._entries[key] = (self._entries[key][0], expires_at)
+            self._entries[key] = (*self._entries[key][:2], expires_at)
         if actual != expected_version:
             raise VersionConflictError(key, expected_version, actual)
         return self._write(key, data, actual + 1, expires_at)
@@ -190,7 +185,7 @@ class CleansUpALittle(MemoryBackend):
 
     async def cleanup_expired(self, now: datetime) -> int:
         """Stop after a hundred."""
-        expired = [k for k, (_, at) in self._entries.items() if at is not None and at <= now]
+        expired = [k for k, (_, _, at) in self._entries.items() if at and at <= now]
         for key in expired[:100]:
             self._remove(key)
         return len(expired[:100])
@@ -202,7 +197,7 @@ class CleansUpByKey(MemoryBackend):
 
     async def cleanup_expired(self, now: datetime) -> int:
         """Lose the race on purpose."""
-        expired = [k for k, (_, at) in self._entries.items() if at is not None and at <= now]
+        expired = [k for k, (_, _, at) in self._entries.items() if at and at <= now]
         await asyncio.sleep(0)
         for key in expired:
             self._remove(key)

@@ -41,7 +41,7 @@ class WritesInTwoSteps(MemoryBackend):
         self, key: str, data: bytes, expected_version: int, *, expires_at: datetime | None = None
     ) -> int:
         """Leave room for an end between them."""
-        old = self._entries[key][0].data if key in self._entries else b""
+        old = self._entries[key][0] if key in self._entries else b""
         version = await super().put_if_version(key, old, expected_version, expires_at=expires_at)
         await asyncio.sleep(0)
         return self._write(key, data, version, expires_at)

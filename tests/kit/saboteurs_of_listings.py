@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 from tests.kit.registry import breaks
 
 from mcp_tasks.errors import RecordNotFoundError
-from mcp_tasks.storage.base import Page
+from mcp_tasks.storage.base import Page, StoredRecord
 from mcp_tasks.storage.keys import split_prefix
 from mcp_tasks.storage.memory import MemoryBackend
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from mcp_tasks.storage.base import StoredRecord
 
 
 class SimpleListing(MemoryBackend):
@@ -55,7 +53,7 @@ class SimpleListing(MemoryBackend):
 
     def shown(self, key: str) -> StoredRecord:
         """Return the record as it is listed."""
-        return self._entries[key][0]
+        return StoredRecord(key, *self._entries[key][:2])
 
     def next_of(self, page: list[str], rest: list[str]) -> str | None:
         """Return the cursor that a page ends with."""

@@ -212,7 +212,7 @@ class ListsAnything(MemoryBackend):
         try:
             return await super().list_by_prefix(prefix, limit=limit, after=after, reverse=reverse)
         except InvalidKeyError:
-            return Page([self._entries[key][0] for key in self._entries], None)
+            return Page([StoredRecord(k, *entry[:2]) for k, entry in self._entries.items()], None)
 
 
 # --- put and delete ------------------------------------------------------------------------------
@@ -234,8 +234,8 @@ class SkipsWhatIsTheSame(MemoryBackend):
     async def put(self, key: str, data: bytes, *, expires_at: datetime | None = None) -> int:
         """Compare first."""
         entry = self._entries.get(key)
-        if entry is not None and entry[0].data == data:
-            return entry[0].version
+        if entry is not None and entry[0] == data:
+            return entry[1]
         return await super().put(key, data, expires_at=expires_at)
 
 
@@ -245,7 +245,7 @@ class WritesOver(MemoryBackend):
     def over(self, key: str, data: bytes) -> bytes:
         """Return the new bytes, and what is left of the old."""
         entry = self._entries.get(key)
-        return data + (entry[0].data[len(data) :] if entry is not None else b"")
+        return data + (entry[0][len(data) :] if entry is not None else b"")
 
 
 @breaks("a_put_replaces_the_whole_record")
@@ -321,7 +321,7 @@ class ReadsFromAReplica(MemoryBackend):
 
     def _write(self, key: str, data: bytes, version: int, expires_at: datetime | None) -> int:
         if key in self._entries:
-            self._before[key] = self._entries[key][0]
+            self._before[key] = StoredRecord(key, *self._entries[key][:2])
         return super()._write(key, data, version, expires_at)
 
 
@@ -572,8 +572,8 @@ class ForgivesTheSame(MemoryBackend):
     ) -> int:
         """Forgive."""
         entry = self._entries.get(key)
-        if entry is not None and entry[0][1:] == (data, expected_version + 1):
-            return entry[0].version
+        if entry is not None and entry[:2] == (data, expected_version + 1):
+            return entry[1]
         return await super().put_if_version(key, data, expected_version, expires_at=expires_at)
 
 

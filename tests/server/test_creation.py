@@ -321,14 +321,14 @@ async def test_a_client_that_goes_away_does_not_leave_half_a_task(
 
     async with serve(stage.server) as wire:
         host = _host(stage.tasks)
-        create = host.runner.create
+        put = host.store.backend.put_if_version
 
         async def slow(*args: Any, **options: Any) -> Any:
             group.cancel_scope.cancel()
             await anyio.sleep(0.01)
-            return await create(*args, **options)
+            return await put(*args, **options)
 
-        host.runner.create = slow
+        host.store.backend.put_if_version = slow
         async with anyio.create_task_group() as group:
             group.start_soon(wire.call, "work")
         with anyio.fail_after(5):

@@ -99,7 +99,7 @@ async def test_a_task_is_stored_without_its_callers_token(serve: Serve) -> None:
     server, _ = with_auth(backend)
     async with serve(server) as wire:
         await wire.bearer("ada").create("who")
-        stored = [entry[0].data for entry in backend._entries.values()]  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        stored = [data for data, _, _ in backend._entries.values()]  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
     assert stored
     assert not [data for data in stored if b"Bearer" in data or b'"token"' in data]

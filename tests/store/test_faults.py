@@ -16,6 +16,7 @@ from mcp_tasks.errors import (
     OutcomeUnknownError,
     QuotaExceededError,
     RecordFormatError,
+    StorageUnavailableError,
     StoreUnavailableError,
     TaskTerminalError,
     VersionConflictError,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from mcp_tasks.domain.record import TaskRecord
-    from mcp_tasks.storage.base import StorageBackend
+    from mcp_tasks.storage.base import StorageBackend, StoredRecord
     from mcp_tasks.testing.clocks import ManualClock
 
 UNANSWERED = [Fault.APPLIED, Fault.LOST, Fault.LATE, Fault.AFTER_RETRY]
@@ -320,6 +321,48 @@ async def test_a_database_that_goes_away_after_an_unanswered_write_settles_nothi
 
     with pytest.raises(StoreUnavailableError) as unknown:
         await store.cancel("ada", task.task_id)
+
+    assert unknown.value.happened is None
+
+
+async def test_an_unanswered_write_that_nobody_can_look_up_is_not_denied(
+    store: TaskStore, faulty: Faulty, other: TaskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was made; the look that would have shown it failed."""
+    task = await prepared(store, "cancel")
+    faulty.about, faulty.plan = about(task), [Fault.APPLIED]
+
+    async def away(_key: str) -> StoredRecord:
+        reason = "it is away"
+        raise StorageUnavailableError(reason)
+
+    async def leave() -> None:
+        monkeypatch.setattr(faulty, "get", away)
+
+    faulty.meanwhile = leave
+    with pytest.raises(StoreUnavailableError, match="may have happened") as unknown:
+        await store.cancel("ada", task.task_id)
+
+    assert unknown.value.happened is None
+    assert (await other.get("ada", task.task_id)).cancel is not None
+
+
+async def test_an_unanswered_create_that_nobody_can_look_up_is_not_denied(
+    store: TaskStore, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task may exist that nobody knows: operators should hear of it."""
+    faulty.about = lambda key: key.startswith("ada:")
+    faulty.plan = [Fault.APPLIED]
+
+    async def away(key: str) -> StoredRecord:
+        if not faulty.about(key):
+            return await faulty.inner.get(key)
+        reason = "it is away"
+        raise StorageUnavailableError(reason)
+
+    monkeypatch.setattr(faulty, "get", away)
+    with pytest.raises(StoreUnavailableError) as unknown:
+        await store.create("ada", CALL)
 
     assert unknown.value.happened is None
 

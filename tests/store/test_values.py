@@ -51,7 +51,7 @@ def _with(record: TaskRecord, **changes: Any) -> TaskRecord:
 
 async def step(store: TaskStore, task: TaskRecord, key: str, data: bytes) -> Entry:
     """Make the journal entry of a step."""
-    value = await store.place(data, "ada", task.task_id, task.created_at)
+    value = await store.fitting.place(data, "ada", task.task_id, task.created_at)
     return Entry(key, "step", value, "work")
 
 
@@ -318,7 +318,7 @@ async def test_a_seal_that_another_try_left_is_not_mixed_up(store: TaskStore) ->
     """A chunk is never changed: with other entries than before it gets another name."""
     task = await store.create("ada", CALL, policy=Policy(resumable=True))
     await store.payloads.write_chunk(
-        b"[]", "ada", task.task_id, "run-1", 0, store.blobs_gone_at(task.created_at)
+        b"[]", "ada", task.task_id, "run-1", 0, store.fitting.blobs_gone_at(task.created_at)
     )
     entries = [await step(store, task, str(n), b'"%s"' % (b"s" * 400)) for n in range(60)]
 

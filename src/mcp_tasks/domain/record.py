@@ -26,7 +26,7 @@ RECENT_WRITES = 8
 """How many write ids a record remembers."""
 
 
-class Blob(msgspec.Struct, frozen=True, array_like=True):
+class Blob(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A value that lies beside the record.
 
     Attributes:
@@ -40,7 +40,7 @@ class Blob(msgspec.Struct, frozen=True, array_like=True):
     size: int
 
 
-class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
+class Payload(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A JSON value, either here or in a blob. `null` is a value; an absent one is no `Payload`."""
 
     inline: Raw | UnsetType = UNSET
@@ -62,7 +62,7 @@ def inline(data: bytes) -> Payload:
     return Payload(Raw(data))
 
 
-class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
+class Principal(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Who called, as the authorization server knows them. Never a token."""
 
     client_id: str
@@ -71,7 +71,7 @@ class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
     scopes: tuple[str, ...] = ()
 
 
-class Call(msgspec.Struct, frozen=True, omit_defaults=True):
+class Call(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The request that the task carries out: enough to make it again without a live client.
 
     Attributes:
@@ -97,7 +97,7 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     traceparent: str | None = None
 
 
-class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
+class Policy(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What may be done with the task when its worker is lost. Fixed at creation.
 
     Attributes:
@@ -119,7 +119,7 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.resumable or self.on_worker_loss == "rerun"
 
 
-class Question(msgspec.Struct, frozen=True, omit_defaults=True):
+class Question(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A request to the client that has no answer yet.
 
     Attributes:
@@ -135,7 +135,7 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     asked_at: datetime
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One line of the journal: something that happened and will not happen again.
 
     Attributes:
@@ -153,7 +153,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     by: str | None = None
 
 
-class Journal(msgspec.Struct, frozen=True, omit_defaults=True):
+class Journal(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a task has behind it: the latest entries here, the earlier ones sealed in blobs.
 
     Attributes:
@@ -171,7 +171,7 @@ class Journal(msgspec.Struct, frozen=True, omit_defaults=True):
     size: int = 0
 
 
-class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+class Progress(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """How far the body says it is."""
 
     current: float
@@ -179,7 +179,7 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str | None = None
 
 
-class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The JSON-RPC error in which a task ended."""
 
     code: int
@@ -187,14 +187,14 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     data: Raw | UnsetType = UNSET
 
 
-class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
+class Mark(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """That something was requested, when, and by whom as far as that is known."""
 
     at: datetime
     by: str | None = None
 
 
-class TaskRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class TaskRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """Everything that is known of a task.
 
     Attributes:

@@ -114,11 +114,13 @@ def timestamp(moment: datetime) -> str:
 
 
 def _task(record: TaskRecord) -> dict[str, Any]:
+    created = timestamp(record.created_at)
+    untouched = record.updated_at == record.created_at
     wire: dict[str, Any] = {
         "taskId": record.task_id,
         "status": record.status.value,
-        "createdAt": timestamp(record.created_at),
-        "lastUpdatedAt": timestamp(record.updated_at),
+        "createdAt": created,
+        "lastUpdatedAt": created if untouched else timestamp(record.updated_at),
         "ttlMs": record.ttl // _MILLISECOND,
         "pollIntervalMs": record.poll_interval // _MILLISECOND,
     }

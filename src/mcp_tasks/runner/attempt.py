@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw
 
 from mcp_tasks.context import TaskContext
 from mcp_tasks.domain import transitions
-from mcp_tasks.domain.record import Failure
+from mcp_tasks.domain.record import Failure, inline
 from mcp_tasks.domain.status import TaskStatus
 from mcp_tasks.errors import (
     INTERNAL_ERROR,
@@ -29,7 +29,6 @@ from mcp_tasks.errors import (
     TaskExpiredError,
     TaskNotFoundError,
 )
-from mcp_tasks.ids import new_name
 from mcp_tasks.jsonio import to_json
 from mcp_tasks.runner.operations import DurableOperations, Surroundings
 from mcp_tasks.runner.outcome import Completed, Failed, TaskRun
@@ -112,7 +111,6 @@ class Attempt:
         self._store = runner.store
         self._body = body
         self._current = claimed
-        self._run_name = new_name()
         self._task: asyncio.Task[None] | None = None
         self._is_cancellable = False
         self._grace: asyncio.TimerHandle | None = None
@@ -137,7 +135,7 @@ class Attempt:
 
     # --- running ---------------------------------------------------------------------------------
 
-    def begin(self, task: asyncio.Task[None]) -> None:
+    def begin(self, task: asyncio.Task[None] | None) -> None:
         """Note the asyncio task that executes `run`."""
         self._task = task
 
@@ -170,6 +168,9 @@ class Attempt:
         except MCPTasksError as error:
             self.is_left = True
             _log.error("task %s attempt %d is left: %s", self.task_id, self.number, error)
+        except Exception:  # noqa: BLE001 - a mistake of ours; its lease must not look as if it went on
+            self.is_left = True
+            _log.exception("task %s attempt %d is left", self.task_id, self.number)
         finally:
             self.close()
 
@@ -245,8 +246,13 @@ class Attempt:
     async def _complete(self, result: dict[str, Any]) -> None:
         config = self._store.config
         data = to_json(result, what="the tool's result", max_bytes=config.max_payload_bytes)
-        payload = await self.patiently(
-            lambda: self._store.place(data, self.owner, self.task_id, self.record.created_at)
+        store, created_at = self._store, self.record.created_at
+        payload = (
+            inline(data)
+            if len(data) <= store.payloads.inline_bytes
+            else await self.patiently(
+                lambda: store.fitting.place(data, self.owner, self.task_id, created_at)
+            )
         )
         await self._settled(
             lambda: self.change(
@@ -323,6 +329,7 @@ class Attempt:
     def close(self) -> None:
         """Refuse whatever the body, or a thread of it, still wants to write."""
         self.over = True
+        self._task = None
         if self._grace is not None:
             self._grace.cancel()
         self.operations.close()
@@ -402,7 +409,7 @@ class Attempt:
                 self.task_id,
                 transition,
                 known=self._current,
-                run=self._run_name,
+                run=f"{self.worker}-{self.number}",  # no other attempt has this name
             )
         except (LeaseLostError, TaskNotFoundError, TaskExpiredError):
             self.lost()

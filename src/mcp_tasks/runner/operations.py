@@ -113,6 +113,31 @@ class Writer(Protocol):
         ...
 
 
+class _Ended:
+    """What is left of an attempt when it is over: who it was, and that nothing is written."""
+
+    def __init__(self, attempt: Writer) -> None:
+        self.task_id = attempt.task_id
+        self.owner = attempt.owner
+        self.worker = attempt.worker
+        self.number = attempt.number
+        self.record = attempt.record
+        self.over = True
+        self.is_stopping = True
+        self.cancel_requested = True
+
+    async def change(self, step: Step) -> None:  # noqa: ARG002 - as `Writer` has it
+        """Refuse it."""
+        raise LeaseLostError(self.number)
+
+    async def patiently(self, act: Callable[[], Awaitable[T]]) -> T:  # noqa: ARG002
+        """Refuse it."""
+        raise LeaseLostError(self.number)
+
+    def park(self) -> None:
+        """Do nothing: there is no body to be stopped."""
+
+
 class DurableOperations:
     """The operations of one attempt.
 
@@ -130,7 +155,7 @@ class DurableOperations:
     def __init__(self, attempt: Writer, runner: Surroundings) -> None:
         self.fatal: TaskError | None = None
         self.is_waiting = False
-        self._attempt = attempt
+        self._attempt: Writer = attempt
         self._runner = runner
         self._store = runner.store
         self._journal: dict[tuple[str, str], Entry] = {}
@@ -151,7 +176,12 @@ class DurableOperations:
         return self._attempt.cancel_requested
 
     def close(self) -> None:
-        """Wake whoever still waits, with a cancellation."""
+        """Wake whoever still waits, with a cancellation, and let go of the attempt.
+
+        A body may keep its context for longer. Without a cycle both are freed at once, and not when
+        the garbage collector comes by.
+        """
+        self._attempt = _Ended(self._attempt)
         if self._timer is not None:
             self._timer.cancel()
         for future in self._answers.values():
@@ -204,7 +234,7 @@ class DurableOperations:
         store = self._store
         config = store.config
         payload = await self._attempt.patiently(
-            lambda: store.place(
+            lambda: store.fitting.place(
                 data, self._attempt.owner, self._attempt.task_id, self._attempt.record.created_at
             )
         )
@@ -265,7 +295,7 @@ class DurableOperations:
         limit = self._store.config.max_payload_bytes
         data = to_json(dict(params), what=f"the question {key!r}", max_bytes=limit)
         payload = await self._attempt.patiently(
-            lambda: self._store.place(
+            lambda: self._store.fitting.place(
                 data,
                 self._attempt.owner,
                 self._attempt.task_id,

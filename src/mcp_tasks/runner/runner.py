@@ -32,11 +32,11 @@ from mcp_tasks.runner.recovery import Reaper
 from mcp_tasks.runner.worker import Worker
 from mcp_tasks.storage.keys import Keys
 from mcp_tasks.store.index import waits_for_a_worker
-from mcp_tasks.store.writing import translated
+from mcp_tasks.store.writing import shielded, translated
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime, timedelta
 
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from mcp_tasks.runner.outcome import Body
     from mcp_tasks.store import TaskStore
     from mcp_tasks.store.changes import Versioned
+
+    Note = Callable[[TaskRecord], asyncio.Future[None]]
 
 
 T = TypeVar("T")
@@ -298,6 +300,8 @@ class Runner:
     ) -> TaskRecord:
         """Create a task, durably, and start it here if there is a free slot.
 
+        Goes on to its end though the caller is cancelled: a create is not left half done.
+
         Raises:
             TaskError: As `TaskStore.create`. No task that anybody knows was created.
         """
@@ -311,9 +315,36 @@ class Runner:
             or not self.has_slot
             or not worker.is_good
         ):
-            return await self.store.create(
-                owner, call, policy=policy, ttl=ttl, poll_interval=poll_interval
+            return await shielded(
+                self.store.create(owner, call, policy=policy, ttl=ttl, poll_interval=poll_interval)
             )
+        self._busy += 1
+        self._creating += 1
+        born: asyncio.Future[TaskRecord] = asyncio.get_running_loop().create_future()
+
+        async def create(note: Note) -> Versioned:
+            return await self.store.create_claimed(
+                owner, call, worker.name, note, policy=policy, ttl=ttl, poll_interval=poll_interval
+            )
+
+        self._spawn_body(self._live(worker, body, create, born))
+        return await born
+
+    async def _live(
+        self,
+        worker: Worker,
+        body: Body,
+        create: Callable[[Note], Awaitable[Versioned]],
+        born: asyncio.Future[TaskRecord],
+    ) -> None:
+        """Create a task and run it: one asyncio task from the first write to the last.
+
+        Args:
+            worker: Under which incarnation. The caller has taken a slot and counted the create.
+            body: What carries out the call.
+            create: Writes the record, given what notes it on the worker's sheet.
+            born: Resolved when the task is durable, and before its body begins.
+        """
         noted: list[str] = []
 
         def note(record: TaskRecord) -> asyncio.Future[None]:
@@ -324,17 +355,20 @@ class Runner:
             noted.append(record.task_id)
             return worker.sheet.add(record.owner, record.task_id, record.attempt)
 
-        self._busy += 1
-        self._creating += 1
         attempt: Attempt | None = None
         try:
-            created = await self.store.create_claimed(
-                owner, call, worker.name, note, policy=policy, ttl=ttl, poll_interval=poll_interval
-            )
-            if worker.is_good and not self._draining:
-                attempt = Attempt(self, worker.name, created, body)
-            else:
-                await self._hand_back(Attempt(self, worker.name, created, body))
+            created = await create(note)
+            attempt = Attempt(self, worker.name, created, body)
+            if not worker.is_good or self._draining:
+                await self._hand_back(attempt)
+                attempt = None
+        except BaseException as error:
+            if isinstance(error, Exception):
+                if not born.done():
+                    born.set_exception(error)
+                return
+            born.cancel()
+            raise
         finally:
             self._creating -= 1
             self._idle.set()
@@ -345,8 +379,12 @@ class Runner:
                     if attempt is None or task_id != attempt.task_id:
                         worker.sheet.drop(task_id)
         if attempt is not None:
-            self._begin(attempt)
-        return created.record
+            self._begin(attempt, asyncio.current_task())
+        if not born.done():
+            born.set_result(created.record)
+        if attempt is not None:
+            await asyncio.sleep(0)  # whoever waits for the id comes before the body
+            await self._run(attempt)
 
     async def get(self, owner: str, task_id: str) -> TaskRecord:
         """Return a task; one that runs here is given a moment to change first.
@@ -488,15 +526,17 @@ class Runner:
         finally:
             attempt.close()
 
-    def _begin(self, attempt: Attempt) -> None:
-        """Start a body, in surroundings that are the same on the first run and later."""
+    def _begin(self, attempt: Attempt, task: asyncio.Task[None] | None) -> None:
+        """Note that an attempt is executed by `task` from now on."""
         self.attempts[attempt.task_id] = attempt
-        task = asyncio.get_running_loop().create_task(
-            self._run(attempt), context=contextvars.Context()
-        )
+        attempt.begin(task)
+
+    def _spawn_body(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run what runs a body, in surroundings that are the same on the first run and later."""
+        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
         self._work.add(task)
         task.add_done_callback(self._done)
-        attempt.begin(task)
+        return task
 
     async def _run(self, attempt: Attempt) -> None:
         try:
@@ -562,7 +602,7 @@ class Runner:
                 self._submit_again(owner, task_id)
             self._idle.set()
         if attempt is not None:
-            self._begin(attempt)
+            self._begin(attempt, self._spawn_body(self._run(attempt)))
             if heard is not None:
                 attempt.observe(heard)
             self.spawn(self._drop(self.store.keys.ready(task_id, attempt.number)))

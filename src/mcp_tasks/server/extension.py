@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import anyio
 from mcp.server.extension import Extension, MethodBinding
 from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
@@ -30,10 +29,11 @@ from mcp_tasks.server.answers import check_answers
 from mcp_tasks.server.owners import current_principal, owner_of
 from mcp_tasks.server.refusals import missing_extension, protocol_error
 from mcp_tasks.server.slots import Escalation, Mode, Slot, slot
+from mcp_tasks.store.writing import shielded
 
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Sequence
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
     from mcp_types import CallToolRequestParams
@@ -134,7 +134,7 @@ class TasksExtension(Extension):
                 ttl=tool.ttl,
                 poll_interval=tool.poll_interval,
             )
-            return wire.create_result(await _shielded(create))
+            return wire.create_result(await create)
         except TaskError as error:
             raise protocol_error(error) from error
 
@@ -158,7 +158,7 @@ class TasksExtension(Extension):
             record = await host.store.get(owner, task_id)
             answers = check_answers(record, params.input_responses)
             if answers:
-                await _shielded(host.store.answer(owner, task_id, answers, by=_by()))
+                await shielded(host.store.answer(owner, task_id, answers, by=_by()))
         except TaskError as error:
             raise protocol_error(error) from error
         return {}
@@ -170,7 +170,7 @@ class TasksExtension(Extension):
         """
         host, owner, task_id = self._admit(ctx, params)
         try:
-            await _shielded(host.store.cancel(owner, task_id, by=_by()))
+            await shielded(host.store.cancel(owner, task_id, by=_by()))
         except TaskError as error:
             raise protocol_error(error) from error
         return {}
@@ -263,13 +263,6 @@ def _traceparent(meta: dict[str, Any]) -> str | None:
     value = meta.get("traceparent")
     is_usable = isinstance(value, str) and value.isascii() and len(value) <= _MAX_TRACEPARENT
     return value if is_usable else None
-
-
-async def _shielded(work: Awaitable[T]) -> T:
-    """Finish a write though the client goes away meanwhile: it must not be left half done."""
-    with anyio.CancelScope(shield=True):
-        return await work
-    raise AssertionError  # nobody cancels the scope itself
 
 
 async def _show(host: Host, record: TaskRecord) -> dict[str, Any]:

@@ -112,10 +112,9 @@ class Payloads:
 
 def blobs_to_run(record: TaskRecord) -> set[Blob]:
     """Name the blobs that only a run of the task needs: nobody reads them after its end."""
-    found = {record.call.arguments.blob, *record.journal.sealed}
+    payloads = [record.call.arguments]
     if record.call.input_responses is not None:
-        found.add(record.call.input_responses.blob)
-    found.update(entry.value.blob for entry in record.journal.tail)
-    found.update(question.params.blob for question in record.questions)
-    found.discard(None)
-    return {blob for blob in found if blob is not None}
+        payloads.append(record.call.input_responses)
+    payloads += [entry.value for entry in record.journal.tail]
+    payloads += [question.params for question in record.questions]
+    return {*record.journal.sealed, *[p.blob for p in payloads if p.blob is not None]}

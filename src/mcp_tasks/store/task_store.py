@@ -1,88 +1,53 @@
 """`TaskStore`: every rule about tasks, over any backend.
 
-One loop makes every change (`change`): read the record, apply a pure transition, compare-and-swap,
-and apply the transition again to the newer record when somebody else was faster. Before the swap
-come the things that the new record relies on: values beside it, and the entries by which workers
-find it (the index is written first, so a crash between leaves an entry ahead of its record, which
-whoever meets it leaves alone, and never a record that nobody finds).
+Here is what may be done with a task. How its record is found and changed is in `records`, how it
+comes to be in `creation`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
-from mcp_tasks.clock import SystemClock
-from mcp_tasks.domain import inputs, journal, transitions, variables
-from mcp_tasks.domain.codec import decode_record, encode_record
-from mcp_tasks.domain.record import (
-    FORMAT,
-    RECENT_WRITES,
-    Failure,
-    Policy,
-    Progress,
-    Question,
-    TaskRecord,
-    inline,
-)
+from mcp_tasks.domain import inputs, transitions, variables
+from mcp_tasks.domain.codec import decode_record
+from mcp_tasks.domain.record import Failure, Progress, Question, inline
 from mcp_tasks.domain.status import TaskStatus, check_transition
 from mcp_tasks.domain.transitions import MAX_TEXT_BYTES
 from mcp_tasks.errors import (
-    ContentionError,
-    InvalidTtlError,
     InvalidValueError,
-    MCPTasksError,
     NotReadyError,
-    QuotaExceededError,
     RecordFormatError,
-    RecordNotFoundError,
-    RecordTooLargeError,
-    StoreUnavailableError,
     TaskExpiredError,
     TaskNotFoundError,
     TaskTerminalError,
 )
-from mcp_tasks.ids import is_task_id, new_name, new_task_id
 from mcp_tasks.jsonio import from_json, to_json
-from mcp_tasks.storage.keys import Keys
-from mcp_tasks.store.changes import Changes, Versioned
-from mcp_tasks.store.config import ANONYMOUS, StoreConfig
-from mcp_tasks.store.index import Index
+from mcp_tasks.store.changes import Versioned
+from mcp_tasks.store.config import ANONYMOUS
+from mcp_tasks.store.creation import Creation
 from mcp_tasks.store.listing import Seal, TaskPage
-from mcp_tasks.store.payloads import Payloads, blobs_to_run
-from mcp_tasks.store.quota import Quota
-from mcp_tasks.store.writing import back_off, repeat, swap, translated
+from mcp_tasks.store.writing import translated
 
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
-    from datetime import datetime
+    from collections.abc import Mapping
+    from datetime import datetime, timedelta
 
     from mcp_tasks.clock import Clock
-    from mcp_tasks.domain.record import (
-        Call,
-        Payload,
-    )
+    from mcp_tasks.domain.record import Payload, TaskRecord
     from mcp_tasks.storage.base import StorageBackend
-
-    Transition = Callable[[TaskRecord, datetime], TaskRecord | Awaitable[TaskRecord]]
+    from mcp_tasks.store.config import StoreConfig
 
 
 _log = logging.getLogger("mcp_tasks.store")
-_MAX_OWNER = 4096
-
-_MILLISECOND = timedelta(milliseconds=1)
-
-_MIN_INLINE = 128
-"""A value that is not longer stays in its record always: a reference to it is hardly shorter."""
 
 
-class TaskStore:
+class TaskStore(Creation):
     """Tasks over a backend: their state machine, owners, limits, values and lists.
 
     Safe for many concurrent callers on one event loop; any number of stores in any number of
@@ -104,17 +69,8 @@ class TaskStore:
         config: StoreConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.backend = backend
-        self.config = config or StoreConfig()
-        self.clock: Clock = clock or SystemClock()
-        self.keys = Keys(namespace)
-        self.changes = Changes()
-        self.payloads = Payloads(backend, self.keys, self.config)
-        self.quota = Quota(backend, self.keys, self.config, self.clock)
-        self.index = Index(backend, self.keys, self.config, self.clock)
+        super().__init__(backend, namespace=namespace, config=config, clock=clock)
         self._seal = Seal(backend, self.keys)
-        self._head_bytes = min(self.config.max_head_bytes, backend.capabilities.max_record_bytes)
-        self._later: set[asyncio.Task[None]] = set()
         self._owns_backend = False
 
     @classmethod
@@ -145,223 +101,7 @@ class TaskStore:
         if self._owns_backend:
             await self.backend.close()
 
-    # --- creating --------------------------------------------------------------------------------
-
-    async def create(
-        self,
-        owner: str,
-        call: Call,
-        *,
-        policy: Policy | None = None,
-        ttl: timedelta | None = None,
-        poll_interval: timedelta | None = None,
-        by: str | None = None,
-    ) -> TaskRecord:
-        """Create a task that waits for any worker, durably.
-
-        The roster comes first, then the record together with the entry by which workers find it;
-        so whoever is told the id can read the task, and a crash loses nothing that was told.
-
-        Args:
-            owner: Whose task it is.
-            call: The request it carries out; `arguments_of` makes its payloads.
-            policy: What may be done when its worker is lost; by default it then ends.
-            ttl: How long it lives, at most `StoreConfig.max_ttl`.
-            poll_interval: What clients are told to wait between polls.
-            by: Who created it, for operators.
-
-        Raises:
-            InvalidTtlError: No task was created.
-            QuotaExceededError: No task was created.
-            StoreUnavailableError: With `happened` None a task may exist that nobody knows.
-        """
-        self._refuse_if_full(owner)
-        while True:
-            record = self._new(owner, call, policy, ttl, poll_interval, by)
-            if not await self.quota.enter(owner, record.task_id):
-                raise QuotaExceededError(self.config.max_active_of(owner))
-            announced = (
-                None
-                if record.policy.external
-                else asyncio.ensure_future(self.index.put_ready(record, 1))
-            )
-            try:
-                version = await self._insert(record)
-            except BaseException:
-                if announced is not None:
-                    announced.add_done_callback(_look_at)
-                raise
-            if announced is not None:
-                await announced
-            if version:
-                self.changes.publish(Versioned(record, version))
-                return record
-
-    async def create_claimed(
-        self,
-        owner: str,
-        call: Call,
-        worker: str,
-        note: Callable[[TaskRecord], asyncio.Future[None]],
-        *,
-        policy: Policy | None = None,
-        ttl: timedelta | None = None,
-        poll_interval: timedelta | None = None,
-    ) -> Versioned:
-        """Create a task that `worker` runs from its birth, in one round trip.
-
-        Record, roster and the worker's own note of it are written at the same time, which is safe
-        because nobody knows the id before all three are there.
-
-        Args:
-            owner: As in `create`.
-            call: As in `create`.
-            worker: The incarnation that is about to run it, as attempt 1.
-            note: Writes the worker's note; called before the record is written, awaited after.
-            policy: As in `create`.
-            ttl: As in `create`.
-            poll_interval: As in `create`.
-
-        Raises:
-            QuotaExceededError: No task was created.
-            StoreUnavailableError: With `happened` None a task may exist that nobody knows, and that
-                nobody runs.
-        """
-        self._refuse_if_full(owner)
-        while True:
-            record = self._new(owner, call, policy, ttl, poll_interval, worker)
-            record = replace(record, worker=worker, attempt=1)
-            admitted = self.quota.enter(owner, record.task_id)
-            noted = note(record)
-            version = 0
-            try:
-                version = await self._insert(record)
-                is_admitted = await admitted
-                await noted
-            except BaseException:
-                for future in (admitted, noted):
-                    future.add_done_callback(_look_at)
-                if version:
-                    self._soon(self._withdraw(record))
-                raise
-            if not version:
-                continue
-            if not is_admitted:
-                await self._withdraw(record)
-                raise QuotaExceededError(self.config.max_active_of(owner))
-            return Versioned(record, version)
-
-    def _refuse_if_full(self, owner: str) -> None:
-        if len(owner) > _MAX_OWNER:
-            raise InvalidValueError("the owner", f"longer than {_MAX_OWNER} characters")
-        if self.quota.is_full(owner):
-            raise QuotaExceededError(self.config.max_active_of(owner))
-
-    def _new(
-        self,
-        owner: str,
-        call: Call,
-        policy: Policy | None,
-        ttl: timedelta | None,
-        poll_interval: timedelta | None,
-        by: str | None,
-    ) -> TaskRecord:
-        now = self.clock.now()
-        ttl = self.config.default_ttl if ttl is None else ttl
-        self._check_ttl(ttl)
-        return TaskRecord(
-            format=FORMAT,
-            min_writer=FORMAT,
-            task_id=new_task_id(now),
-            owner=owner,
-            status=TaskStatus.WORKING,
-            created_at=now,
-            updated_at=now,
-            ttl=ttl,
-            poll_interval=poll_interval or self.config.poll_interval,
-            call=call,
-            policy=policy or Policy(),
-            created_by=by,
-            writes=(new_name(),),
-        )
-
-    def _check_ttl(self, ttl: timedelta) -> None:
-        if not _MILLISECOND <= ttl <= self.config.max_ttl:
-            raise InvalidTtlError(
-                ttl.total_seconds() * 1000, self.config.max_ttl.total_seconds() * 1000
-            )
-
-    async def _insert(self, record: TaskRecord) -> int:
-        """Write a new record; 0 when a tombstone lies under its id."""
-        # Half of a record is for what the task will bring: above all, it must be able to end.
-        record, data = await self._fit(record, "", self._head_bytes // 2)
-        version, unanswered = await self._swap(record, data, 0)
-        if version is None and unanswered:
-            found = await self._find(record.owner, record.task_id)
-            if found is not None and record.writes[0] in found.record.writes:
-                return found.version
-        return version or 0
-
-    async def _withdraw(self, record: TaskRecord) -> None:
-        """Remove a new record that nobody was told of."""
-        key = self.keys.task(record.owner, record.task_id)
-        try:
-            await repeat(lambda: self.backend.delete(key), self.config.settle)
-        except StoreUnavailableError as error:
-            raise StoreUnavailableError(happened=None) from error
-
-    async def _swap(
-        self, record: TaskRecord, data: bytes, expected: int, patience: float | None = None
-    ) -> tuple[int | None, bool]:
-        """Swap a task's record for `record`, encoded as `data`; see `writing.swap`."""
-        try:
-            return await swap(
-                self.backend,
-                self.keys.task(record.owner, record.task_id),
-                data,
-                expected,
-                self.gone_at(record),
-                self.config.settle if patience is None else patience,
-            )
-        except RecordTooLargeError as error:
-            raise InvalidValueError("the task's record", f"{error.size} bytes") from error
-
     # --- reading ---------------------------------------------------------------------------------
-
-    async def get(self, owner: str, task_id: str) -> TaskRecord:
-        """Return a task. One read of the backend.
-
-        A task past its time to live is ended as failed first, so that what anybody saw stays true.
-
-        Raises:
-            TaskNotFoundError: No such task for this owner.
-            RecordFormatError: The record is damaged. It is left as it is.
-            StoreUnavailableError: The database did not answer.
-        """
-        return (await self.read(owner, task_id)).record
-
-    async def read(self, owner: str, task_id: str) -> Versioned:
-        """Return a task and its version. As `get`."""
-        found = await self._find(owner, task_id)
-        if found is None:
-            raise TaskNotFoundError
-        record = found.record
-        if not record.is_terminal and self.clock.now() >= record.deadline:
-            return await self._expire(found)
-        return found
-
-    async def _find(self, owner: str, task_id: str) -> Versioned | None:
-        if not is_task_id(task_id):
-            return None
-        try:
-            with translated():
-                stored = await self.backend.get(self.keys.task(owner, task_id))
-        except RecordNotFoundError:
-            return None
-        record = decode_record(stored.data)
-        if record is None or record.owner != owner:
-            return None
-        return Versioned(record, stored.version)
 
     async def load(self, record: TaskRecord, payload: Payload | None) -> Any:
         """Return the value of a payload of `record`; `None` for no payload.
@@ -451,228 +191,6 @@ class TaskStore:
 
     # --- changing --------------------------------------------------------------------------------
 
-    async def change(
-        self,
-        owner: str,
-        task_id: str,
-        transition: Transition,
-        *,
-        known: Versioned | None = None,
-        run: str = "",
-        patience: float | None = None,
-    ) -> Versioned:
-        """Apply a transition to a task: the one loop by which anything about a task changes.
-
-        Args:
-            owner: Whose task.
-            task_id: Which.
-            transition: From the record and the time to the next record; applied anew to each
-                record it meets. The same object back means that there is nothing to change.
-            known: The record as the caller knows it, which saves a read when it is still current.
-            run: The name under which an attempt seals its journal.
-            patience: Seconds to wait for a write that is not answered, if not as configured.
-
-        Returns:
-            The record as it is now, and its version.
-
-        Raises:
-            TaskNotFoundError: No such task for this owner.
-            TaskExpiredError: It is past its time to live. It was ended as failed.
-            ContentionError: Too many writers at once. Nothing was changed.
-            StoreUnavailableError: The database failed; `happened` says what is known.
-            TaskError: What the transition refuses. Nothing was changed.
-        """
-        write_id = new_name()
-        current = known
-        unanswered: Versioned | None = None
-        for tries in range(self.config.max_tries):
-            if current is None:
-                current = await self._find(owner, task_id)
-                if current is None:
-                    raise TaskNotFoundError
-            record, version = current
-            if unanswered is not None:
-                if write_id in record.writes:
-                    self._after(unanswered.record, current)
-                    return current
-                if version - unanswered.version > RECENT_WRITES:
-                    # The id of our write may have been pushed out: it cannot be known any more.
-                    raise StoreUnavailableError(happened=None)
-            now = self.clock.now()
-            if not record.is_terminal and now >= record.deadline:
-                if known is current:  # somebody may have extended it meanwhile
-                    current = None
-                    continue
-                current = await self._expire(current)
-                if current.record.is_terminal:
-                    raise TaskExpiredError
-                continue
-            try:
-                new = transition(record, now)
-                if not isinstance(new, TaskRecord):
-                    new = await new
-            except RecordFormatError:
-                # What lies beside a record may go with the next write: is there a newer one?
-                current = await self._find(owner, task_id)
-                if current is not None and current.version == version:
-                    raise
-                continue
-            if new is record:
-                if current is not known:
-                    # A write that was made here and never answered may be seen only now.
-                    self.changes.publish(current)
-                return current
-            writes = (*record.writes[1 - RECENT_WRITES :], write_id)
-            new, data = await self._fit(replace(new, writes=writes), run, self._head_bytes)
-            await self.index.announce(record, new, version)
-            committed, went_unanswered = await self._swap(new, data, version, patience)
-            if committed is not None:
-                written = Versioned(new, committed)
-                self._after(record, written)
-                return written
-            unanswered = current if went_unanswered else None
-            current = None
-            if tries:
-                await back_off(tries)
-        if unanswered is not None:
-            raise StoreUnavailableError(happened=None)
-        raise ContentionError(self.config.max_tries)
-
-    def _after(self, old: TaskRecord, written: Versioned) -> None:
-        """Do what follows a write: free the owner's place, drop values, tell who waits."""
-        new = written.record
-        if new.is_terminal:
-            self.quota.leave(new.owner, new.task_id)
-            if unneeded := blobs_to_run(old):
-                self._soon(self.payloads.delete(unneeded, new.owner, new.task_id))
-        elif old.variables is not None and old.variables != new.variables and old.variables.blob:
-            self._soon(self.payloads.delete([old.variables.blob], new.owner, new.task_id))
-        self.changes.publish(written)
-
-    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that nobody waits for, and that may fail."""
-
-        async def run() -> None:
-            try:
-                await work
-            except MCPTasksError as error:
-                _log.info("left for its expiry: %s", error)
-
-        task = asyncio.create_task(run())
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
-
-    async def _expire(self, found: Versioned) -> Versioned:
-        """End a task that is past its time to live. No other write may touch it."""
-        record, version = found
-        while True:
-            if record.min_writer > FORMAT:
-                # Not ours to write; whoever reads it sees what a newer release will write.
-                return Versioned(transitions.expire(record), version)
-            new = replace(
-                transitions.expire(record),
-                writes=(*record.writes[1 - RECENT_WRITES :], new_name()),
-            )
-            committed, _ = await self._swap(new, encode_record(new), version)
-            if committed is not None:
-                written = Versioned(new, committed)
-                self._after(record, written)
-                return written
-            latest = await self._find(record.owner, record.task_id)
-            if latest is None:
-                raise TaskNotFoundError
-            if latest.record.is_terminal or self.clock.now() < latest.record.deadline:
-                return latest
-            record, version = latest
-
-    async def _fit(self, record: TaskRecord, run: str, max_bytes: int) -> tuple[TaskRecord, bytes]:
-        """Bring a record to its size, and encode it: what is large goes beside it.
-
-        Raises:
-            InvalidValueError: Without all that it is still too large, or it is no JSON.
-        """
-        if record.journal.tail_size > journal.TAIL_BYTES:
-            record = await self._seal_journal(record, run or new_name())
-        limit = self.payloads.inline_bytes
-        call = record.call
-        if call.arguments.weight > limit or (
-            call.input_responses is not None and call.input_responses.weight > limit
-        ):
-            record = replace(record, call=await self._call_beside(record, limit))
-        data = encode_record(record)
-        if len(data) > max_bytes:
-            record = await self._spill(record, run)
-            data = encode_record(record)
-            if len(data) > max_bytes:
-                problem = f"{len(data)} bytes even without its values, {max_bytes} are allowed"
-                raise InvalidValueError("the task's record", problem)
-        return record, data
-
-    async def _call_beside(self, record: TaskRecord, limit: int) -> Call:
-        call = record.call
-        return replace(
-            call,
-            arguments=await self._beside(record, call.arguments, limit),
-            input_responses=call.input_responses
-            and await self._beside(record, call.input_responses, limit),
-        )
-
-    async def _beside(self, record: TaskRecord, payload: Payload, limit: int) -> Payload:
-        """Put a value of a record beside it, if it is longer than `limit`."""
-        if payload.weight <= limit:
-            return payload
-        data = bytes(payload.inline) if isinstance(payload.inline, Raw) else b"null"
-        return await self.place(data, record.owner, record.task_id, record.created_at, limit=1)
-
-    async def _seal_journal(self, record: TaskRecord, name: str) -> TaskRecord:
-        sealed = record.journal
-        size = min(journal.TAIL_BYTES, self.payloads.chunk_bytes // 2)
-        for entries in journal.split(record.journal.tail, size):
-            data = journal.encode_chunk(entries)
-            while not await self.payloads.write_chunk(
-                data,
-                record.owner,
-                record.task_id,
-                name,
-                journal.next_chunk(sealed, name),
-                self.blobs_gone_at(record.created_at),
-            ):
-                name = new_name()  # an earlier try put other entries there
-            sealed = journal.seal(sealed, name, len(data))
-        return replace(record, journal=sealed)
-
-    async def _spill(self, record: TaskRecord, run: str) -> TaskRecord:
-        """Put everything of a record beside it that can lie there."""
-
-        async def move(payload: Payload) -> Payload:
-            return await self._beside(record, payload, _MIN_INLINE)
-
-        async def move_params(question: Question) -> Question:
-            return replace(question, params=await move(question.params))
-
-        if record.journal.tail:
-            record = await self._seal_journal(record, run or new_name())
-        questions = await asyncio.gather(*map(move_params, record.questions))
-        return replace(
-            record,
-            call=await self._call_beside(record, _MIN_INLINE),
-            questions=tuple(questions),
-            variables=record.variables and await move(record.variables),
-            result=record.result and await move(record.result),
-        )
-
-    async def place(
-        self, data: bytes, owner: str, task_id: str, created_at: datetime, *, limit: int = 0
-    ) -> Payload:
-        """Make a payload of JSON for a task: in its record, or beside it when it is large."""
-        expires_at = self.blobs_gone_at(created_at)
-        return await self.payloads.place(data, owner, task_id, expires_at, limit=limit)
-
-    def blobs_gone_at(self, created_at: datetime) -> datetime:
-        """Return the last moment at which anything may need what lies beside a task's record."""
-        config = self.config
-        return created_at + config.max_ttl + config.retention + config.grace
-
     def encode(self, value: Any, *, what: str) -> Payload:
         """Make the payload of a value for a call. The store puts it beside the record if large.
 
@@ -680,12 +198,6 @@ class TaskStore:
             InvalidValueError: It is no JSON, or too large. Nothing was stored.
         """
         return inline(to_json(value, what=what, max_bytes=self.config.max_payload_bytes))
-
-    def gone_at(self, record: TaskRecord) -> datetime:
-        """Return when the backend may remove a record."""
-        return record.deadline + self.config.grace
-
-    # --- operations ------------------------------------------------------------------------------
 
     async def update_status(
         self, owner: str, task_id: str, status: TaskStatus, message: str | None = None
@@ -745,7 +257,7 @@ class TaskStore:
         current: dict[str, Any] = await self.load(record, record.variables) or {}
         merged = variables.merge(current, changes)
         data = variables.encode(merged, max_bytes=config.max_variables_bytes)
-        payload = await self.place(data, record.owner, record.task_id, record.created_at)
+        payload = await self.fitting.place(data, record.owner, record.task_id, record.created_at)
         new = replace(record, variables=payload, updated_at=max(now, record.updated_at))
         return new, merged
 
@@ -769,7 +281,7 @@ class TaskStore:
         async def transition(record: TaskRecord, now: datetime) -> TaskRecord:
             nonlocal payload
             check_transition(record.status, TaskStatus.COMPLETED)
-            payload = payload or await self.place(data, owner, task_id, record.created_at)
+            payload = payload or await self.fitting.place(data, owner, task_id, record.created_at)
             return transitions.end(
                 record,
                 now,
@@ -827,7 +339,7 @@ class TaskStore:
 
         async def transition(record: TaskRecord, now: datetime) -> TaskRecord:
             nonlocal payload
-            payload = payload or await self.place(data, owner, task_id, record.created_at)
+            payload = payload or await self.fitting.place(data, owner, task_id, record.created_at)
             return self.asked(record, now, (Question(key, method, payload, now),))
 
         return (await self.change(owner, task_id, transition)).record
@@ -880,7 +392,7 @@ class TaskStore:
                     )
             for question in record.questions:
                 if question.key in answers and question.key not in placed:
-                    placed[question.key] = await self.place(
+                    placed[question.key] = await self.fitting.place(
                         encoded[question.key], owner, task_id, record.created_at, limit=1024
                     )
             return inputs.answer(
@@ -946,7 +458,7 @@ class TaskStore:
             InvalidTtlError: `ttl` is over the maximum. Nothing was changed.
             TaskTerminalError: The task has ended. Nothing was changed.
         """
-        self._check_ttl(ttl)
+        self.check_ttl(ttl)
         written = await self.change(
             owner,
             task_id,
@@ -958,12 +470,6 @@ class TaskStore:
         """Remove what has expired, as far as the database does not by itself. Returns how much."""
         with translated():
             return await self.backend.cleanup_expired(self.clock.now())
-
-
-def _look_at(future: asyncio.Future[Any]) -> None:
-    """Take an error that another error came before, so that it is not reported as forgotten."""
-    if not future.cancelled():
-        future.exception()
 
 
 def make_progress(current: float, total: float | None, message: str | None) -> Progress:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mcp_tasks.errors import (
     OutcomeUnknownError,
@@ -23,12 +23,13 @@ from mcp_tasks.errors import (
 
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
     from datetime import datetime
 
     from mcp_tasks.storage.base import StorageBackend
 
 
+T = TypeVar("T")
 _log = logging.getLogger("mcp_tasks.store")
 
 
@@ -126,6 +127,17 @@ async def repeat(write: Callable[[], Awaitable[object]], patience: float) -> Non
             return
         await asyncio.sleep(random.uniform(0, delay))  # noqa: S311 - jitter is no secret
         delay = min(2 * delay, 1.0)
+
+
+_under_way: set[asyncio.Task[Any]] = set()  # the loop itself would let go of them
+
+
+async def shielded(work: Coroutine[Any, Any, T]) -> T:
+    """Do `work` to its end though the caller is cancelled: a write is not left half done."""
+    task = asyncio.create_task(work)
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+    return await asyncio.shield(task)
 
 
 async def back_off(tries: int) -> None:

@@ -1,0 +1,213 @@
+"""How a task comes to be: record, roster and the word by which workers find it, all durable.
+
+Whoever is told an id can read the task, and a crash on the way loses nothing that was told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from mcp_tasks.domain.record import FORMAT, Policy, TaskRecord
+from mcp_tasks.domain.status import TaskStatus
+from mcp_tasks.errors import (
+    InvalidTtlError,
+    InvalidValueError,
+    QuotaExceededError,
+    StoreUnavailableError,
+)
+from mcp_tasks.ids import new_name, new_task_id
+from mcp_tasks.store.changes import Versioned
+from mcp_tasks.store.records import Records
+from mcp_tasks.store.writing import repeat
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mcp_tasks.domain.record import Call
+
+
+_MAX_OWNER = 4096
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class Creation(Records):
+    """Records, and the two ways to make a new one."""
+
+    async def create(
+        self,
+        owner: str,
+        call: Call,
+        *,
+        policy: Policy | None = None,
+        ttl: timedelta | None = None,
+        poll_interval: timedelta | None = None,
+        by: str | None = None,
+    ) -> TaskRecord:
+        """Create a task that waits for any worker, durably.
+
+        The roster comes first, then the record together with the entry by which workers find it;
+        so whoever is told the id can read the task, and a crash loses nothing that was told.
+
+        Args:
+            owner: Whose task it is.
+            call: The request it carries out; `arguments_of` makes its payloads.
+            policy: What may be done when its worker is lost; by default it then ends.
+            ttl: How long it lives, at most `StoreConfig.max_ttl`.
+            poll_interval: What clients are told to wait between polls.
+            by: Who created it, for operators.
+
+        Raises:
+            InvalidTtlError: No task was created.
+            QuotaExceededError: No task was created.
+            StoreUnavailableError: With `happened` None a task may exist that nobody knows.
+        """
+        self._refuse_if_full(owner)
+        while True:
+            record = self._new(owner, call, policy, ttl, poll_interval, by)
+            if not await self.quota.enter(owner, record.task_id):
+                raise QuotaExceededError(self.config.max_active_of(owner))
+            announced = (
+                None
+                if record.policy.external
+                else asyncio.ensure_future(self.index.put_ready(record, 1))
+            )
+            try:
+                version = await self._insert(record)
+            except BaseException:
+                if announced is not None:
+                    announced.add_done_callback(_look_at)
+                raise
+            if announced is not None:
+                await announced
+            if version:
+                self.changes.publish(Versioned(record, version))
+                return record
+
+    async def create_claimed(
+        self,
+        owner: str,
+        call: Call,
+        worker: str,
+        note: Callable[[TaskRecord], asyncio.Future[None]],
+        *,
+        policy: Policy | None = None,
+        ttl: timedelta | None = None,
+        poll_interval: timedelta | None = None,
+    ) -> Versioned:
+        """Create a task that `worker` runs from its birth, in one round trip.
+
+        Record, roster and the worker's own note of it are written at the same time, which is safe
+        because nobody knows the id before all three are there.
+
+        Args:
+            owner: As in `create`.
+            call: As in `create`.
+            worker: The incarnation that is about to run it, as attempt 1.
+            note: Writes the worker's note; called before the record is written, awaited after.
+            policy: As in `create`.
+            ttl: As in `create`.
+            poll_interval: As in `create`.
+
+        Raises:
+            QuotaExceededError: No task was created.
+            StoreUnavailableError: With `happened` None a task may exist that nobody knows, and that
+                nobody runs.
+        """
+        self._refuse_if_full(owner)
+        while True:
+            record = self._new(owner, call, policy, ttl, poll_interval, worker)
+            record = replace(record, worker=worker, attempt=1)
+            admitted = self.quota.enter(owner, record.task_id)
+            noted = note(record)
+            version = 0
+            try:
+                version = await self._insert(record)
+                is_admitted = await admitted
+                await noted
+            except BaseException:
+                for future in (admitted, noted):
+                    future.add_done_callback(_look_at)
+                if version:
+                    self.soon(self._withdraw(record))
+                raise
+            if not version:
+                continue
+            if not is_admitted:
+                await self._withdraw(record)
+                raise QuotaExceededError(self.config.max_active_of(owner))
+            return Versioned(record, version)
+
+    def _refuse_if_full(self, owner: str) -> None:
+        if len(owner) > _MAX_OWNER:
+            raise InvalidValueError("the owner", f"longer than {_MAX_OWNER} characters")
+        if self.quota.is_full(owner):
+            raise QuotaExceededError(self.config.max_active_of(owner))
+
+    def _new(
+        self,
+        owner: str,
+        call: Call,
+        policy: Policy | None,
+        ttl: timedelta | None,
+        poll_interval: timedelta | None,
+        by: str | None,
+    ) -> TaskRecord:
+        now = self.clock.now()
+        ttl = self.config.default_ttl if ttl is None else ttl
+        self.check_ttl(ttl)
+        return TaskRecord(
+            format=FORMAT,
+            min_writer=FORMAT,
+            task_id=new_task_id(now),
+            owner=owner,
+            status=TaskStatus.WORKING,
+            created_at=now,
+            updated_at=now,
+            ttl=ttl,
+            poll_interval=poll_interval or self.config.poll_interval,
+            call=call,
+            policy=policy or Policy(),
+            created_by=by,
+            writes=(new_name(),),
+        )
+
+    def check_ttl(self, ttl: timedelta) -> None:
+        """Refuse a time to live that no task may have.
+
+        Raises:
+            InvalidTtlError: Less than a millisecond, or over `StoreConfig.max_ttl`.
+        """
+        if not _MILLISECOND <= ttl <= self.config.max_ttl:
+            raise InvalidTtlError(
+                ttl.total_seconds() * 1000, self.config.max_ttl.total_seconds() * 1000
+            )
+
+    async def _insert(self, record: TaskRecord) -> int:
+        """Write a new record; 0 when a tombstone lies under its id."""
+        # Half of a record is for what the task will bring: above all, it must be able to end.
+        record, data = await self.fitting.fit(record, "", self.head_bytes // 2)
+        version, unanswered = await self.swap_record(record, data, 0)
+        if version is None and unanswered:
+            found = await self.find(record.owner, record.task_id, after_unanswered=True)
+            if found is not None and record.writes[0] in found.record.writes:
+                return found.version
+        return version or 0
+
+    async def _withdraw(self, record: TaskRecord) -> None:
+        """Remove a new record that nobody was told of."""
+        key = self.keys.task(record.owner, record.task_id)
+        try:
+            await repeat(lambda: self.backend.delete(key), self.config.settle)
+        except StoreUnavailableError as error:
+            raise StoreUnavailableError(happened=None) from error
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Take an error that another error came before, so that it is not reported as forgotten."""
+    if not future.cancelled():
+        future.exception()
