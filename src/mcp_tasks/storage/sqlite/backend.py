@@ -114,7 +114,7 @@ class SqliteBackend:
         *,
         clock: Clock | None = None,
         busy_timeout: float = 10.0,
-        linger: float = 0.001,
+        linger: float = 0.004,
     ) -> None:
         if str(path) in ("", ":memory:"):
             msg = f"SqliteBackend needs a file, not {str(path)!r}; for memory use 'memory://'"
@@ -207,7 +207,7 @@ class SqliteBackend:
         changed = asyncio.Event()
         group.watchers.add(changed)
         try:
-            seen = await self._read(_DATA_VERSION, ())
+            seen = await self._read_apart(_DATA_VERSION, ())
             while True:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_WATCH_INTERVAL):
@@ -215,7 +215,7 @@ class SqliteBackend:
                 changed.clear()
                 if group.closed:
                     return
-                found = await self._read(_DATA_VERSION, ())
+                found = await self._read_apart(_DATA_VERSION, ())
                 if found != seen:
                     seen = found
                     yield
@@ -223,6 +223,18 @@ class SqliteBackend:
             group.watchers.discard(changed)
 
     async def _read(self, statement: str, arguments: tuple[Any, ...]) -> list[Any]:
+        """Read on the loop, and never behind a writer.
+
+        A commit makes every other connection drop its pages. So the one that writes is asked first,
+        if nobody has it right now: it needs a quarter of the time.
+        """
+        if self._group.closed:
+            raise BackendClosedError
+        rows = self._group.read_as_writer(statement, arguments)
+        return await self._read_apart(statement, arguments) if rows is None else rows
+
+    async def _read_apart(self, statement: str, arguments: tuple[Any, ...]) -> list[Any]:
+        """Read by the connection that only reads."""
         group = self._group
         while True:
             if group.closed:

@@ -204,6 +204,17 @@ class GroupCommit:
         for changed in self.watchers:
             changed.set()
 
+    def read_as_writer(self, statement: str, arguments: tuple[Any, ...]) -> list[Any] | None:
+        """Read by the connection that writes; `None` if it is in use, or there is a difficulty."""
+        if self.writer is None or not self.lock.acquire(blocking=False):
+            return None
+        try:
+            return self.writer.execute(statement, arguments).fetchall()
+        except apsw.Error:
+            return None  # the reader will find the same, or it will not
+        finally:
+            self.lock.release()
+
     # --- the thread ----------------------------------------------------------------------------
 
     async def open(self) -> apsw.Cursor:
