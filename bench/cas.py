@@ -130,7 +130,7 @@ async def measure_sqlite(
         raw = RawGroupCommit(Path(place) / "raw.db")
         try:
             return [
-                await _measure("sqlite", ours, raw, count, rounds=rounds, seconds=seconds)
+                await measure("sqlite", ours, raw, count, rounds=rounds, seconds=seconds)
                 for count in callers
             ]
         finally:
@@ -138,9 +138,10 @@ async def measure_sqlite(
             await raw.close()
 
 
-async def _measure(
+async def measure(
     store: str, ours: Swapper, raw: Swapper, callers: int, *, rounds: int, seconds: float
 ) -> Swaps:
+    """Measure a backend against its bare driver, in turns, each caller with a record of its own."""
     keys = [f"bench:{callers}-{number}" for number in range(callers)]
     versions = {id(ours): [0] * callers, id(raw): [0] * callers}
 

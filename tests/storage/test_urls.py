@@ -99,8 +99,6 @@ def test_opening_makes_no_file(in_folder: Path) -> None:
         ("rediss://localhost", "not available yet"),
         ("redis+sentinel://localhost", "not available yet"),
         ("redis+cluster://localhost", "not available yet"),
-        ("postgresql://localhost/tasks", "not available yet"),
-        ("postgres://localhost/tasks", "not available yet"),
         ("dynamodb://", "not available yet"),
     ],
 )
@@ -115,7 +113,7 @@ def test_a_url_that_cannot_work_says_what_to_write(url: str, says: str) -> None:
     [
         "mysql://ada:hunter2@db/tasks",
         "redis://:hunter2@db",
-        "postgresql://ada:hunter2@db/tasks",
+        "postgresql://ada:hunter2@db/tasks?pool=hunter2",
         "hunter2@db://x",
         "ada:hunter2@db",
         "sqlite://ada:hunter2@db/tasks",
