@@ -79,6 +79,7 @@ def defaults(function: Callable[..., Any]) -> dict[str, Any]:
         name: parameter.default
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.default is not inspect.Parameter.empty
+        and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
     }
 
 

@@ -313,7 +313,6 @@ async def test_expired_tasks_take_room_until_they_are_purged(tmp_path: Path) -> 
 
     def purge() -> str:
         command = [Path(sys.executable).with_name("mcp-tasks"), "purge", "--store", url]
-        command += ["--namespace", "reports"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     removed = re.fullmatch(r"removed (\d+) expired records\n", purge())

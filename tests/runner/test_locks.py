@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -153,8 +154,27 @@ def test_times_with_which_the_living_would_look_dead_are_refused() -> None:
         RunnerConfig(beat=10.0)
     with pytest.raises(ConfigurationError, match="less than"):
         RunnerConfig(fence=15.0)
-    with pytest.raises(ConfigurationError, match="at least 1"):
-        RunnerConfig(max_running=0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"max_running": 0}, "max_running is 0; it must be more than 0"),
+        ({"drain": -1}, "drain is -1; it must be 0 or more"),
+        ({"look": 0}, "look is 0; it must be more than 0"),
+        ({"scan": math.nan}, "scan is nan"),
+        ({"lease": math.inf}, "lease is inf"),
+    ],
+)
+def test_settings_that_are_no_times_are_refused(setting: dict[str, Any], says: str) -> None:
+    """When the server is made, and not in the middle of a shutdown."""
+    with pytest.raises(ConfigurationError, match=says):
+        RunnerConfig(**setting)
+
+
+def test_some_times_may_be_nothing() -> None:
+    """No waiting is a way to wait."""
+    RunnerConfig(drain=0, get_hold=0, cancel_grace=0, progress_every=0)
 
 
 async def test_a_database_that_is_away_at_the_start_is_an_error_then(alone: Stand) -> None:

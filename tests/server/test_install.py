@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -46,7 +47,6 @@ from .conftest import Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from pathlib import Path
 
     from .conftest import Serve
 
@@ -438,6 +438,15 @@ def test_the_environment_names_the_store_where_the_code_does_not(
 
     assert "env.db" in str(place())
     assert "memory" in str(place("memory://")).lower()
+
+
+@pytest.mark.parametrize("store", [Path("tasks.db"), MCPServer("reports"), 7])
+def test_what_is_no_store_is_refused_at_once(store: Any) -> None:
+    """And not when the first task is created."""
+    with pytest.raises(ConfigurationError, match="a backend or a TaskStore"):
+        Tasks(store)
+    with pytest.raises(ConfigurationError, match=f"store is a {type(store).__name__}"):
+        Tasks.install(MCPServer("reports"), store)
 
 
 def test_a_store_with_its_own_settings_takes_no_others() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import threading
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import anyio
 import pytest
@@ -344,3 +344,14 @@ async def test_long_blocking_tools_leave_the_threads_of_the_sdk_alone(serve: Ser
         release.set()
         for task_id in ids:
             assert (await wire.outcome(task_id))["status"] == "completed"
+
+
+def test_forgotten_parentheses_are_an_error(stage: Stage) -> None:
+    """Without one the server would start, and have no such tool."""
+
+    async def work() -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"@tasks\.tool\(\) with parentheses"):
+        stage.tasks.tool(cast("Any", work))
+    with pytest.raises(ConfigurationError, match=r"@tasks\.task\(\) with parentheses"):
+        stage.tasks.task(cast("Any", work))

@@ -23,7 +23,10 @@ Store = Annotated[
         help="Where the tasks are: sqlite:///tasks.db, redis://…, postgresql://…",
     ),
 ]
-Namespace = Annotated[str, typer.Option(help="Whose tasks: the server's name, usually.")]
+Namespace = Annotated[
+    str,
+    typer.Option(help="Whose tasks: the name of the server, if it was given no other namespace."),
+]
 Owner = Annotated[
     str, typer.Option(help="Whose tasks within it; `local` for servers on stdio and a local file.")
 ]
@@ -79,7 +82,7 @@ def demo(
 @app.command("list")
 def list_(
     store: Store,
-    namespace: Namespace = "",
+    namespace: Namespace,
     owner: Owner = ANONYMOUS,
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 50,
 ) -> None:
@@ -88,15 +91,15 @@ def list_(
 
 
 @app.command()
-def show(task_id: str, store: Store, namespace: Namespace = "", owner: Owner = ANONYMOUS) -> None:
+def show(task_id: str, store: Store, namespace: Namespace, owner: Owner = ANONYMOUS) -> None:
     """Show where a task stands, without its arguments, answers and result."""
     _run(partial(show_task, store, namespace, owner, task_id, console=Console()))
 
 
 @app.command()
-def purge(store: Store, namespace: Namespace = "") -> None:
-    """Remove what has expired. Servers do this by themselves."""
-    _run(partial(purge_expired, store, namespace, console=Console()))
+def purge(store: Store) -> None:
+    """Remove what has expired, in all namespaces."""
+    _run(partial(purge_expired, store, console=Console()))
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from mcp_tasks.errors import ConfigurationError
 from mcp_tasks.store import TaskStore
 
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from rich.console import Console
 
     from mcp_tasks.domain.record import TaskRecord
@@ -17,9 +22,15 @@ if TYPE_CHECKING:
 
 async def list_tasks(url: str, namespace: str, owner: str, *, limit: int, console: Console) -> None:
     """Print the newest tasks of an owner."""
-    async with TaskStore.open(url, namespace=namespace) as store:
+    async with _existing(url, namespace) as store:
         page = await store.list(owner, limit=limit)
-    table = Table("task", "tool", "status", "attempt", "updated", "says", box=None, pad_edge=False)
+    if not page.tasks and not page.damaged:
+        console.print(f"{owner!r} has no tasks in the namespace {namespace!r}")
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("task", no_wrap=True, min_width=max(len(task.task_id) for task in page.tasks))
+    for name in ("tool", "status", "attempt", "updated", "says"):
+        table.add_column(name, overflow="fold")
     for task in page.tasks:
         updated = f"{task.updated_at:%Y-%m-%d %H:%M:%S}"
         table.add_row(
@@ -40,7 +51,7 @@ async def show_task(
     Raises:
         TaskNotFoundError: The owner has no such task in this namespace.
     """
-    async with TaskStore.open(url, namespace=namespace) as store:
+    async with _existing(url, namespace) as store:
         task = await store.get(owner, task_id)
     facts = {
         "task": task.task_id,
@@ -62,11 +73,25 @@ async def show_task(
     console.print(table)
 
 
-async def purge_expired(url: str, namespace: str, *, console: Console) -> None:
+async def purge_expired(url: str, *, console: Console) -> None:
     """Remove what has expired, and say how much it was."""
-    async with TaskStore.open(url, namespace=namespace) as store:
+    async with _existing(url, "") as store:
         removed = await store.cleanup_expired()
     console.print(f"removed {removed} expired records")
+
+
+@asynccontextmanager
+async def _existing(url: str, namespace: str) -> AsyncGenerator[TaskStore]:
+    """Open a store that is there; a mistyped path must not make an empty one.
+
+    Raises:
+        ConfigurationError: There is no such file. None was made.
+    """
+    async with TaskStore.open(url, namespace=namespace) as store:
+        path = getattr(store.backend, "path", None)  # of a backend that keeps a file
+        if isinstance(path, Path) and not path.exists():
+            raise ConfigurationError(f"there is no file {str(path)!r}; nothing was made")
+        yield store
 
 
 def _says(task: TaskRecord) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mcp_tasks.errors import ConfigurationError
+
+
+_MAY_BE_ZERO = {"cancel_grace", "drain", "get_hold", "progress_every"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +45,18 @@ class RunnerConfig:
         """Refuse times with which a live worker would be taken for dead.
 
         Raises:
-            ConfigurationError: Not `beat < fence < lease`, or no room to run.
+            ConfigurationError: Not `beat < fence < lease`, no room to run, or a time that is none.
         """
+        for name, value in vars(self).items():
+            may_be_zero = name in _MAY_BE_ZERO
+            is_good = value >= 0 if may_be_zero else value > 0
+            if not is_good or value == math.inf:
+                raise ConfigurationError(
+                    f"RunnerConfig.{name} is {value!r}; it must be "
+                    f"{'0 or more' if may_be_zero else 'more than 0'}"
+                )
         if not 0 < self.beat < self.fence < self.lease:
             raise ConfigurationError(
                 f"beat ({self.beat} s) must be less than fence ({self.fence} s), and fence less "
                 f"than lease ({self.lease} s)"
             )
-        if self.max_running < 1 or self.max_threads < 1:
-            raise ConfigurationError("max_running and max_threads must be at least 1")

@@ -14,7 +14,7 @@ from mcp_tasks.server.extension import TasksExtension
 from mcp_tasks.server.hosts import Hosts, Setup
 from mcp_tasks.server.middleware import call_handler, has_tool, install, middleware, serves_http
 from mcp_tasks.server.options import TaskTool
-from mcp_tasks.server.places import Place, caller_file
+from mcp_tasks.server.places import Place, caller_file, check_store
 from mcp_tasks.server.tools import wrap
 
 
@@ -91,6 +91,7 @@ class Tasks(TasksExtension):
         config: StoreConfig | None = None,
         runner_config: RunnerConfig | None = None,
     ) -> None:
+        check_store(store)
         super().__init__(Hosts(self._setup), owner_of)
         self._store = store
         self._namespace = namespace
@@ -275,8 +276,11 @@ class Tasks(TasksExtension):
             max_attempts: How many runs may be lost before the task is given up.
 
         Raises:
-            ConfigurationError: The function's signature or an option cannot work.
+            ConfigurationError: The function's signature or an option cannot work, or the
+                parentheses are missing. Nothing was registered.
         """
+        if callable(name):
+            raise ConfigurationError("write @tasks.tool() with parentheses; nothing was registered")
 
         def register(fn: F) -> F:
             self.add_tool(
@@ -364,6 +368,8 @@ class Tasks(TasksExtension):
 
     def task(
         self,
+        fn: None = None,
+        /,
         *,
         required: bool = False,
         ttl: timedelta | None = None,
@@ -383,8 +389,11 @@ class Tasks(TasksExtension):
         The wrapped function is a coroutine function, whatever it was. Options are those of `tool`.
 
         Raises:
-            ConfigurationError: The function's signature or an option cannot work.
+            ConfigurationError: The function's signature or an option cannot work, or the
+                parentheses are missing.
         """
+        if fn is not None:
+            raise ConfigurationError("write @tasks.task() with parentheses; nothing was changed")
         tool = TaskTool(
             None,
             required=required,
