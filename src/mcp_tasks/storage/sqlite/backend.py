@@ -83,7 +83,7 @@ DELETE FROM records WHERE rowid IN
     (SELECT rowid FROM records WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)
 """
 _DATA_VERSION = "PRAGMA data_version"
-_WATCH_INTERVAL = 0.025
+_WATCH_INTERVAL = 0.1
 
 
 class SqliteBackend:
@@ -201,7 +201,7 @@ class SqliteBackend:
     async def watch(self) -> AsyncIterator[None]:
         """Yield whenever a record may have changed since the last yield, in any process.
 
-        Own commits wake it at once; those of other processes are looked for every 25 ms.
+        Own commits wake it at once; those of other processes are looked for every 100 ms.
         """
         group = self._group
         changed = asyncio.Event()
