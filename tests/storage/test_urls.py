@@ -95,10 +95,6 @@ def test_opening_makes_no_file(in_folder: Path) -> None:
         ("sqlite:tasks.db", "known are memory://"),
         ("://x", "known are memory://"),
         ("mysql://localhost/tasks", "'mysql://'; known are memory://"),
-        ("redis://localhost", "not available yet"),
-        ("rediss://localhost", "not available yet"),
-        ("redis+sentinel://localhost", "not available yet"),
-        ("redis+cluster://localhost", "not available yet"),
         ("dynamodb://", "not available yet"),
     ],
 )
@@ -112,7 +108,10 @@ def test_a_url_that_cannot_work_says_what_to_write(url: str, says: str) -> None:
     "url",
     [
         "mysql://ada:hunter2@db/tasks",
-        "redis://:hunter2@db",
+        "redis://:hunter2@db?timeout=hunter2",
+        "redis://:hunter2@db?hunter=hunter2",
+        "redis+sentinel://:hunter2@db",
+        "redis+cluster://:hunter2@db/1",
         "postgresql://ada:hunter2@db/tasks?pool=hunter2",
         "hunter2@db://x",
         "ada:hunter2@db",
