@@ -42,6 +42,8 @@ _POSTGRES = _Scheme("mcp_tasks.storage.postgres", "PostgresBackend.from_url", "p
 _ELSEWHERE = {
     "redis": _REDIS,
     "rediss": _REDIS,
+    "valkey": _REDIS,
+    "valkeys": _REDIS,
     "redis+sentinel": _REDIS,
     "redis+cluster": _REDIS,
     "postgresql": _POSTGRES,

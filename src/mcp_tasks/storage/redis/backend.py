@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -162,18 +163,17 @@ class RedisBackend:
                 low = b"(" + last
 
     async def cleanup_expired(self, now: datetime) -> int:
-        """Take what expired before `now` out of the indexes. The records are gone already.
+        """Take what expired before `now`, by the server's clock too, out of the indexes.
 
-        Looks for the partitions among all keys of the server, a few at a time.
+        The records themselves are gone already. Looks for the partitions among all keys of the
+        server, a thousand at a time.
         """
         until = _epoch_ms(now)
         engine = self._enter()
         try:
-            for connection in await engine.everywhere():
-                try:
+            async with aclosing(engine.everywhere()) as connections:
+                async for connection in connections:
                     await self._trim_all(engine, connection, until)
-                finally:
-                    connection.drop()
         except (*BROKEN, *ANSWERS) as error:
             raise translate(error) from error
         return 0
@@ -208,20 +208,15 @@ class RedisBackend:
 
     async def check(self) -> Sequence[str]:
         """Look at the server's version, role and settings without changing them."""
-        connections: list[Connection] = []
-        warnings: list[str] = []
+        warnings: dict[str, None] = {}
         try:
-            connections = await self._enter().everywhere()
-            for connection in connections:
-                for warning in await examine(connection, self._target.kind):
-                    if warning not in warnings:
-                        warnings.append(warning)
+            async with aclosing(self._enter().everywhere()) as connections:
+                async for connection in connections:
+                    found = await examine(connection, self._target.kind)
+                    warnings.update(dict.fromkeys(found))  # once, however many nodes say so
         except (*BROKEN, *ANSWERS) as error:
             raise translate(error) from error
-        finally:
-            for connection in connections:
-                connection.drop()
-        return warnings
+        return list(warnings)
 
     async def _write(
         self, key: str, data: bytes, expected: int | str, expires_at: datetime | None

@@ -14,6 +14,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Any, cast
 
+import hiredis
 from redis import exceptions
 from redis.asyncio.connection import Connection as PlainConnection
 from redis.asyncio.connection import SSLConnection
@@ -32,13 +33,16 @@ from mcp_tasks.storage.redis.scripts import ALL
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from mcp_tasks.errors import MCPTasksError
 
 
 Part = bytes | str | int
 Command = tuple[Part, ...]
+
+# Straight to it: the driver's own way there takes twice as long. Its stub knows one part only.
+_pack: Callable[[Command], bytes] = cast("Any", hiredis).pack_command
 
 # Error answers; `BusyLoadingError` is one although the driver counts it among broken connections.
 ANSWERS = (exceptions.ResponseError, exceptions.BusyLoadingError, exceptions.AuthenticationError)
@@ -143,9 +147,8 @@ class Connection:
         """Send commands, without waiting for answers."""
         if self._dropped:  # the driver would connect anew
             raise exceptions.ConnectionError
-        await self._inner.send_packed_command(
-            self._inner.pack_commands(commands), check_health=False
-        )
+        packed = b"".join([_pack(command) for command in commands])
+        await self._inner.send_packed_command(packed, check_health=False)
 
     async def receive(self, *, quiet: float = math.inf) -> Any:
         """Return the next answer, or what the server says by itself; an error answer too.

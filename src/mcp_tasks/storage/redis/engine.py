@@ -16,7 +16,7 @@ from mcp_tasks.storage.redis.line import Call, Line
 
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 
     from mcp_tasks.storage.redis.driver import Command
     from mcp_tasks.storage.redis.options import RedisOptions, Target
@@ -76,16 +76,22 @@ class Engine:
         """Send one command that may be sent again, and return its answer."""
         return await self.submit(command, key, writes=None, size=256)
 
-    async def everywhere(self) -> list[Connection]:
-        """Open a connection to the server, or to every primary of a cluster.
+    async def everywhere(self) -> AsyncGenerator[Connection]:
+        """Give a connection to the server, or one after the other to each primary of a cluster.
 
         Raises:
-            MCPTasksError: One of them cannot be reached.
+            Exception: One of the driver's `ANSWERS` or `BROKEN`, or one of ours for good.
         """
-        if self._line is not None:
-            return [await self.open()]
-        await self._find_slots()
-        return [await self._open(node) for node in sorted(set(self._slots.values()))]
+        openings: list[Callable[[], Awaitable[Connection]]] = [self.open]
+        if self._line is None:
+            await self._find_slots()
+            openings = [partial(self._open, node) for node in sorted(set(self._slots.values()))]
+        for opening in openings:
+            connection = await opening()
+            try:
+                yield connection
+            finally:
+                connection.drop()
 
     def spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Start a task that `close` waits for."""
@@ -138,7 +144,7 @@ class Engine:
                 node = await self._ask_sentinel(sentinel)
                 connection = await self._open(node)
                 role = (await connection.ask([("ROLE",)]))[0]
-            except (*BROKEN, *ANSWERS) as error:
+            except (*BROKEN, *ANSWERS, ConfigurationError) as error:
                 failure = error
                 continue
             if isinstance(role, list) and role[0] == b"master":
@@ -178,9 +184,9 @@ class Engine:
         """Take over a call that its node did not do."""
         if isinstance(error, exceptions.AskError):
             call.is_asking = True
-            self._to(_node_of(error)).submit(call)
+            self._to(self._node_of(call, error)).submit(call)
         elif isinstance(error, exceptions.MovedError):
-            self._slots[call.slot] = node = _node_of(error)
+            self._slots[call.slot] = node = self._node_of(call, error)
             self._to(node).submit(call)
         elif isinstance(error, BROKEN):
             self.spawn(self._find_way(call, error))
@@ -188,6 +194,12 @@ class Engine:
             return False
         call.turns += 1
         return True
+
+    def _node_of(self, call: Call, error: Any) -> Node:
+        """Return where the driver's `AskError` or `MovedError` points to."""
+        # A node that does not know its name leaves it out: the same host, another port.
+        host = error.host or self._slots.get(call.slot, self._target.nodes[0])[0]
+        return str(host), int(error.port)
 
     async def _find_way(self, call: Call, error: Exception | None) -> None:
         """Send a call on once it is known where to."""
@@ -226,8 +238,3 @@ class Engine:
             host = primary[0].decode() or connection.node[0]
             found.update(dict.fromkeys(range(first, last + 1), (host, int(primary[1]))))
         self._slots = found
-
-
-def _node_of(error: Any) -> Node:
-    """Return where the driver's `AskError` or `MovedError` points to."""
-    return str(error.host), int(error.port)

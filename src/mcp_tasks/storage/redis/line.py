@@ -134,6 +134,8 @@ class Line:
                 batch = self._take()
                 await self._exchange(batch)
         except BaseException:
+            # The loop ends. Answers still to come must not be taken for those of other calls.
+            self.close()
             for call in batch + self._waiting:
                 call.done.cancel()
             self._waiting = []

@@ -78,7 +78,7 @@ def parse(url: str) -> tuple[Target, RedisOptions]:
     options = RedisOptions()
     sentinel: dict[str, Any] = {}
     kept: list[str] = []
-    is_tls = scheme == "rediss"
+    is_tls = scheme in ("rediss", "valkeys")
     for pair in query.split("&") if query else ():
         name, _, value = pair.partition("=")
         value = unquote_plus(value)
@@ -97,7 +97,7 @@ def parse(url: str) -> tuple[Target, RedisOptions]:
                 sentinel[name.removeprefix("sentinel_")] = value
             case _:
                 kept.append(pair)
-    if scheme in ("redis", "rediss"):
+    if not scheme.startswith("redis+"):
         return _single(rest, kept, is_tls=is_tls), options
     users, at, place = rest.rpartition("@")
     hosts, _, path = place.partition("/")

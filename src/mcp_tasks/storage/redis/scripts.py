@@ -8,10 +8,12 @@ All keys of a partition carry it as their hash tag, so that they lie on one node
 - `<prefix>:{<partition>}:x`, a sorted set with those that expire, by when.
 
 The two sets may name records that have expired. Listings leave those out and remove them, creates
-remove a few, and the clean-up removes the rest.
+remove a few, and the clean-up removes the rest, all by the server's clock.
 
 In a write the sets come first and the record last: if the server stops a script at one of its
 commands (out of memory, a key of another type), no record was changed.
+
+The server lets a key live to the end of its millisecond, so it is told the one before.
 """
 
 from __future__ import annotations
@@ -34,13 +36,9 @@ def _script(text: str) -> Script:
 # KEYS: record, index, deadlines. ARGV: sort, data, expected version or '', expiry in ms or '',
 # expiry in seconds or '', channel or ''. Returns the new version, or minus one less the actual one.
 WRITE = _script("""
-local version = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
+local old = redis.call('HMGET', KEYS[1], 'version', 'expires_at')
+local version = tonumber(old[1] or '0')
 if ARGV[3] ~= '' and version ~= tonumber(ARGV[3]) then return -1 - version end
-if ARGV[4] ~= '' then
-  redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
-elseif version > 0 then
-  redis.call('ZREM', KEYS[3], ARGV[1])
-end
 if version == 0 then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -48,15 +46,20 @@ if version == 0 then
     redis.call('ZREM', KEYS[2], dead)
     redis.call('ZREM', KEYS[3], dead)
   end
+  redis.call('ZADD', KEYS[2], 0, ARGV[1])
 end
-redis.call('ZADD', KEYS[2], 0, ARGV[1])
+if ARGV[4] ~= '' then
+  redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
+elseif old[2] or version == 0 then
+  redis.call('ZREM', KEYS[3], ARGV[1])
+end
 version = version + 1
 if ARGV[4] ~= '' then
   redis.call('HSET', KEYS[1], 'version', version, 'data', ARGV[2], 'expires_at', ARGV[5])
-  redis.call('PEXPIREAT', KEYS[1], ARGV[4])
+  redis.call('PEXPIREAT', KEYS[1], ARGV[4] - 1)
 else
   redis.call('HSET', KEYS[1], 'version', version, 'data', ARGV[2])
-  if version > 1 then
+  if old[2] then
     redis.call('HDEL', KEYS[1], 'expires_at')
     redis.call('PERSIST', KEYS[1])
   end
@@ -118,7 +121,9 @@ end
 
 # KEYS: index, deadlines. ARGV: until when in ms, how many. Returns how many were removed from them.
 TRIM = _script("""
-local dead = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+local time = redis.call('TIME')
+local until_ms = math.min(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1]))
+local dead = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', until_ms, 'LIMIT', 0, ARGV[2])
 for _, sort in ipairs(dead) do
   redis.call('ZREM', KEYS[1], sort)
   redis.call('ZREM', KEYS[2], sort)
