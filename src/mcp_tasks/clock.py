@@ -27,9 +27,18 @@ _BOOT = getattr(time, "CLOCK_BOOTTIME", None)
 class SystemClock:
     """The clock of this machine."""
 
+    def __init__(self) -> None:
+        self._last: tuple[int, datetime] = (0, _EPOCH)
+
     def now(self) -> datetime:
         """Return the wall time, aware, in UTC, cut to whole milliseconds."""
-        return _EPOCH + timedelta(0, 0, 0, time.time_ns() // 1_000_000)
+        ms = time.time_ns() // 1_000_000
+        last = self._last  # one pair, so that threads never mix two
+        if ms == last[0]:
+            return last[1]
+        now = _EPOCH + timedelta(0, 0, 0, ms)
+        self._last = (ms, now)
+        return now
 
     def elapsed(self) -> float:
         """Return seconds on a clock that never goes back and runs through a suspend."""
