@@ -105,7 +105,7 @@ class Engine:
         while self._tasks:
             await asyncio.wait(self._tasks)
         for line in [*self._lines.values(), *([self._line] if self._line else [])]:
-            line.close()
+            await line.close()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import weakref
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from mcp_tasks.storage.redis.driver import (
 
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
     from mcp_tasks.storage.redis.driver import Command, Connection
     from mcp_tasks.storage.redis.options import RedisOptions
@@ -104,6 +105,8 @@ class Line:
         self._moved = moved
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
+        self._open: set[Connection] = set()
+        self._keeper: AsyncGenerator[None] | None = None
         self._waiting: list[Call] = []
         self._running = False
         self._is_stale = False
@@ -115,17 +118,18 @@ class Line:
             self._running = True
             self._spawn(self._run())
 
-    def close(self) -> None:
-        """Close the connection."""
+    async def close(self) -> None:
+        """Close the connection. Nothing may be on its way."""
+        self._drop()
+        if self._keeper is not None:
+            await self._keeper.aclose()
+
+    def _drop(self) -> None:
         if self._connection is not None:
             self._connection.drop()
+            self._open.discard(self._connection)
             self._connection = None
         self._is_stale = False
-
-    @property
-    def is_idle(self) -> bool:
-        """Tell whether nothing waits and nothing is on its way."""
-        return not self._running
 
     async def _run(self) -> None:
         batch: list[Call] = []
@@ -135,7 +139,7 @@ class Line:
                 await self._exchange(batch)
         except BaseException:
             # The loop ends. Answers still to come must not be taken for those of other calls.
-            self.close()
+            self._drop()
             for call in batch + self._waiting:
                 call.done.cancel()
             self._waiting = []
@@ -184,13 +188,12 @@ class Line:
         if connection is not None:
             if connection.is_alive:
                 return connection
-            connection.drop()
-            self._connection = None
+            self._drop()
         until = self._loop.time() + self._options.connect_timeout
         attempt = 0
         while True:
             try:
-                self._connection = await self._opening()
+                self._connection = connection = await self._opening()
             except MCPTasksError:
                 raise
             except (*BROKEN, *ANSWERS) as error:
@@ -200,7 +203,14 @@ class Line:
                 await pause(attempt)
                 attempt += 1
             else:
-                return self._connection
+                break
+        self._open.add(connection)
+        if self._keeper is None:
+            self._keeper = _keep(self._open)
+            await anext(self._keeper)
+            # We are part of a circle, and what is in it goes at once. So it is held from outside.
+            weakref.finalize(self, _let_go, self._keeper).atexit = False
+        return connection
 
     async def _send(self, connection: Connection, batch: list[Call]) -> list[Call]:
         """Send a batch once.
@@ -230,7 +240,7 @@ class Line:
             timer.cancel()
         if self._is_stale:
             # Now that all of its answers are in.
-            self.close()
+            self._drop()
         return again
 
     def _refused(self, call: Call, answer: Exception) -> bool:
@@ -268,6 +278,23 @@ def _commands(batch: list[Call]) -> list[Command]:
             commands.append(("ASKING",))
         commands.append(call.command)
     return commands
+
+
+async def _keep(connections: set[Connection]) -> AsyncGenerator[None]:
+    """Close what is open when the loop ends, or when nobody knows the connections any more.
+
+    A loop closes the generators that were begun on it; that is the only good-bye it says.
+    """
+    try:
+        yield
+    finally:
+        for connection in connections:
+            connection.drop()
+        await asyncio.sleep(0)  # the transports close in the next turn
+
+
+def _let_go(_: object) -> None:
+    """Do nothing: it is enough that the reference is gone."""
 
 
 async def pause(attempt: int) -> None:
