@@ -14,6 +14,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 UV := $(shell command -v uv 2>/dev/null)
 
 DIR ?=
+STORE ?=
 ARGS ?=
 N ?= 100
 
@@ -70,8 +71,8 @@ endif
 # --- what it is for -------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: .venv/ready ## a real server, kill -9 in the middle, the same task finishes (DIR= for your folder)
-	$(BIN)/mcp-tasks demo $(if $(DIR),'$(DIR)')
+demo: $(if $(STORE),.venv/ready-dev,.venv/ready) ## a real server, kill -9 in the middle, the same task finishes (DIR= STORE=redis|postgres|dynamodb)
+	$(BIN)/mcp-tasks demo $(if $(STORE),--store '$(STORE)') $(if $(DIR),'$(DIR)')
 
 .PHONY: test
 test: .venv/ready-dev ## all tests (ARGS= goes to pytest)
@@ -95,8 +96,8 @@ types: .venv/ready-dev ## pyright strict
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 .PHONY: conformance
-conformance: .venv/ready-dev ## the official MCP suite against our fixture server, SSE and JSON
-	PYTHON=$(BIN)/python tools/conformance.sh
+conformance: .venv/ready-dev ## the official MCP suite against our fixture server, SSE and JSON (STORE= as for the demo)
+	PYTHON=$(BIN)/python STORE='$(STORE)' tools/conformance.sh $(MODES)
 
 .PHONY: chaos
 chaos: .venv/ready-dev ## kill, pause and cut, N= rounds

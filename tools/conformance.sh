@@ -7,7 +7,8 @@
 # tools/run-conformance.sh against it, and stops it by its own process id. Fails when a mode fails.
 # What the suite saw is kept under build/conformance.
 #
-# Environment: PYTHON (default: python3), MIN_PASSED (default 88, every check of the twelve scenarios),
+# Environment: PYTHON (default: python3), STORE (a URL, or redis, postgres or dynamodb; default:
+# memory), MIN_PASSED (default 88, every check of the twelve scenarios),
 # and what run-conformance.sh reads.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -82,7 +83,7 @@ for mode in "$@"; do
   port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   url=http://127.0.0.1:$port/mcp
   echo "== conformance, $mode mode"
-  "$python" tests/conformance/server.py "$port" ${flags[@]+"${flags[@]}"} >"$work/$mode.log" 2>&1 </dev/null &
+  "$python" tests/conformance/server.py "$port" --store "${STORE:-memory://}" ${flags[@]+"${flags[@]}"} >"$work/$mode.log" 2>&1 </dev/null &
   server=$!
   if await "$url" "$server" && tools/run-conformance.sh "$url" "build/conformance/$mode"; then
     echo "== conformance, $mode mode: ok"

@@ -46,6 +46,27 @@ def test_the_demo_shows_a_task_that_outlives_its_server(folder: Path) -> None:
     assert "All checks passed" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("store", "words"), [("redis", "the Redis server"), ("postgres", "the PostgreSQL server")]
+)
+def test_the_demo_runs_on_a_server_that_it_starts(folder: Path, store: str, words: str) -> None:
+    """The same task, the same kill, and another store under it."""
+    done = demo(str(folder), "--store", store)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"found the task in {words}" in done.stdout
+    assert "All checks passed" in done.stdout
+
+
+def test_the_demo_says_which_stores_there_are(folder: Path) -> None:
+    """One line for a name that is none."""
+    done = demo(str(folder), "--store", "reddis")
+
+    assert done.returncode == 2
+    assert "known are memory://" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_demo_refuses_a_folder_with_nothing_to_kill_in_the_middle_of(tmp_path: Path) -> None:
     """Better than a demo that fails its own checks."""
     done = demo(str(tmp_path))

@@ -1,6 +1,6 @@
 """The fixture server of `make conformance`: the tools that the official suite calls, over HTTP.
 
-Usage: python tests/conformance/server.py PORT [--json] [--store URL]
+Usage: python tests/conformance/server.py PORT [--json] [--store STORE]
 
 Serves 127.0.0.1 only; answers are SSE unless `--json`, tasks are kept in memory unless `--store`.
 Names, arguments and behaviour of the tools are the suite's.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from typing import Annotated
 
 import anyio
@@ -23,6 +24,9 @@ from mcp_types import INTERNAL_ERROR, MISSING_REQUIRED_CLIENT_CAPABILITY
 from pydantic import BaseModel
 
 from mcp_tasks import TaskContext, Tasks  # noqa: TC001 - read from annotations
+from mcp_tasks.storage.base import Initializable
+from mcp_tasks.storage.urls import open_backend
+from mcp_tasks.testing.servers import NAMES, server_named
 
 
 class Confirm(BaseModel):
@@ -155,9 +159,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("--json", action="store_true", help="answer in JSON, not SSE")
-    parser.add_argument("--store", default="memory://", help="where tasks are kept")
+    parser.add_argument("--store", default="memory://", help="a URL, or the name of a server")
     options = parser.parse_args()
-    app = make_server(options.store).streamable_http_app(json_response=options.json)
+    if options.store in NAMES:
+        with server_named(options.store) as server:
+            os.environ.update(server.environment)
+            asyncio.run(set_up(server.url))
+            serve(server.url, options)
+    else:
+        serve(options.store, options)
+
+
+async def set_up(url: str) -> None:
+    """Make what the store wants to find."""
+    backend = open_backend(url)
+    if isinstance(backend, Initializable):
+        await backend.initialize()
+    await backend.close()
+
+
+def serve(store: str, options: argparse.Namespace) -> None:
+    """Serve from a store until a signal comes."""
+    app = make_server(store).streamable_http_app(json_response=options.json)
     uvicorn.run(
         app,
         host="127.0.0.1",

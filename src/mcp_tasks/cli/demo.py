@@ -1,6 +1,7 @@
 """`mcp-tasks demo`: a task outlives the server that runs it, shown on a real folder.
 
-Everything here is what a user would have: a server process on SQLite, a client over HTTP, a kill.
+Everything here is what a user would have: a server process with a store (a SQLite file unless
+asked otherwise), a client over HTTP, a kill.
 The checks use none of the library: a file that the steps write themselves, and a count of the
 folder with other code.
 """
@@ -24,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mcp_tasks.cli.count import count
 from mcp_tasks.cli.demo_process import DemoServer
+from mcp_tasks.cli.demo_store import demo_store
 from mcp_tasks.client import TasksClient, reconnecting_http
 
 
@@ -119,8 +121,13 @@ class Story:
     pids: list[int] = field(default_factory=list[int])
 
 
-async def run(folder: Path | None, console: Console) -> bool:
-    """Run the demo on `folder` (Python's own standard library if `None`) and tell how it went.
+async def run(folder: Path | None, store: str, console: Console) -> bool:
+    """Run the demo and tell how it went.
+
+    Args:
+        folder: What to make a manifest of; Python's own standard library if `None`.
+        store: As `demo_store` takes it.
+        console: Where to tell.
 
     Returns:
         True if every check held.
@@ -132,16 +139,20 @@ async def run(folder: Path | None, console: Console) -> bool:
     if expected.files < _FEWEST:
         raise NothingToShowError(place, expected.files)
     with tempfile.TemporaryDirectory(prefix="mcp-tasks-demo-", ignore_cleanup_errors=True) as temp:
-        server = DemoServer(Path(temp))
-        try:
-            with anyio.fail_after(_LIMIT), Screen(console) as screen:
-                story = await _play(server, place, _pause(expected.files), screen)
-        except BaseException:
-            console.print("the demo stopped; the server's last words:", server.log(), sep="\n")
-            raise
-        finally:
-            server.kill()
-    return _tell(story, expected, console, time.monotonic() - began)
+        async with demo_store(store, Path(temp)) as kept_in:
+            story = await _show(DemoServer(Path(temp), kept_in), place, expected, console)
+    return _tell(story, expected, kept_in.words, console, time.monotonic() - began)
+
+
+async def _show(server: DemoServer, place: Path, expected: Count, console: Console) -> Story:
+    try:
+        with anyio.fail_after(_LIMIT), Screen(console) as screen:
+            return await _play(server, place, _pause(expected.files), screen)
+    except BaseException:
+        console.print("the demo stopped; the server's last words:", server.log(), sep="\n")
+        raise
+    finally:
+        server.kill()
 
 
 def _pause(files: int) -> float:
@@ -202,7 +213,7 @@ async def _play(server: DemoServer, folder: Path, pause: float, screen: Screen) 
     return story
 
 
-def _tell(story: Story, expected: Count, console: Console, took: float) -> bool:
+def _tell(story: Story, expected: Count, store: str, console: Console, took: float) -> bool:
     """Print what happened and whether it was right."""
     result = story.result
     wanted = ["list", *(f"batch-{number}" for number in range(1, story.batches + 1))]
@@ -235,7 +246,7 @@ def _tell(story: Story, expected: Count, console: Console, took: float) -> bool:
         f"A tool call over {expected.files} files became the task {story.task_id}.\n"
         f"Its server was killed without warning after batch {story.killed_after} of"
         f" {story.batches}, between two steps.\n"
-        f"A new process found the task in the SQLite file; {story.away:.1f} s after the kill it"
+        f"A new process found the task in {store}; {story.away:.1f} s after the kill it"
         f" had done the next batch.\n"
         "The client saw a pause, nothing else, and then answered the tool's question.\n"
         "(Had the kill hit a step at work, that step would have run again: only what is recorded"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from mcp_tasks.cli.demo_store import DemoStore
+
 
 _RECORDED = re.compile(r"recorded batch (\d+) of (\d+)")
 _START = 20.0
@@ -34,7 +36,8 @@ class DemoServer:
     """The manifest server on one store and one port, started as often as needed.
 
     Args:
-        folder: Where store, witness file and log go.
+        folder: Where the witness file goes.
+        store: Where tasks are kept.
 
     Attributes:
         url: Where it answers.
@@ -43,10 +46,10 @@ class DemoServer:
         done: How many of them it said are recorded.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: DemoStore) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/mcp"
-        self.store = folder / "tasks.db"
+        self.store = store
         self.witness = folder / "witness.txt"
         self.pids: list[int] = []
         self.batches = 0
@@ -64,7 +67,8 @@ class DemoServer:
         command = [sys.executable, "-m", "mcp_tasks.cli.manifest_server", str(self.port)]
         environment = {
             **os.environ,
-            "MCP_TASKS_STORE": f"sqlite:///{self.store.as_posix()}",
+            **self.store.environment,
+            "MCP_TASKS_STORE": self.store.url,
             "MANIFEST_WITNESS": str(self.witness),
             "PYTHONUNBUFFERED": "1",
         }

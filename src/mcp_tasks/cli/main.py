@@ -70,11 +70,18 @@ def demo(
             help="The folder to make a manifest of; Python's own standard library if left out.",
         ),
     ] = None,
+    store: Annotated[
+        str,
+        typer.Option(
+            help="Where the task is kept: sqlite; redis, postgres or dynamodb, which are started "
+            "for it from their packages; or the URL of a store.",
+        ),
+    ] = "sqlite",
 ) -> None:
     """Kill a server in the middle of a tool call, restart it, and see the same task finish."""
     try:
-        good = anyio.run(run, folder, Console(soft_wrap=True))
-    except NothingToShowError as error:
+        good = anyio.run(run, folder, store, Console(soft_wrap=True))
+    except (NothingToShowError, MCPTasksError) as error:
         _fail(error)
     raise typer.Exit(0 if good else 1)
 
