@@ -57,6 +57,8 @@ _CODES = re.compile(
     r"\b(LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS|READONLY|OOM|MISCONF|WRONGTYPE|"
     r"NOPERM|NOAUTH|WRONGPASS|NOSCRIPT|MOVED|ASK|CROSSSLOT)\b"
 )
+# What a script may not do has no code of its own.
+_FORBIDDEN = re.compile(r"ACL failure in script|The user executing the script can't")
 _CODE_OF_CLASS: dict[type[Exception], str] = {
     exceptions.BusyLoadingError: "LOADING",
     exceptions.MasterDownError: "MASTERDOWN",
@@ -185,6 +187,8 @@ def code_of(answer: Exception) -> str:
         if isinstance(answer, kind):
             return code
     # Older servers put the error of a command within a script into a sentence of their own.
+    if _FORBIDDEN.search(str(answer)):
+        return "NOPERM"
     found = _CODES.search(str(answer))
     return found[1] if found else ""
 

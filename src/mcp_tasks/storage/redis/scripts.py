@@ -10,8 +10,9 @@ All keys of a partition carry it as their hash tag, so that they lie on one node
 The two sets may name records that have expired. Listings leave those out and remove them, creates
 remove a few, and the clean-up removes the rest, all by the server's clock.
 
-In a write the sets come first and the record last: if the server stops a script at one of its
-commands (out of memory, a key of another type), no record was changed.
+In a write the record comes last: if the server stops the script at one of its commands (a right
+that is missing, a key of another type), no record was changed. And what needs memory comes first: a
+server that has none left stops a script only at a command before which it has written nothing.
 
 The server lets a key live to the end of its millisecond, so it is told the one before.
 """
@@ -39,33 +40,31 @@ WRITE = _script("""
 local old = redis.call('HMGET', KEYS[1], 'version', 'expires_at')
 local version = tonumber(old[1] or '0')
 if ARGV[3] ~= '' and version ~= tonumber(ARGV[3]) then return -1 - version end
+if version == 0 then redis.call('ZADD', KEYS[2], 0, ARGV[1]) end
+if ARGV[4] ~= '' then redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1]) end
 if version == 0 then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 4)) do
-    redis.call('ZREM', KEYS[2], dead)
-    redis.call('ZREM', KEYS[3], dead)
+    if dead ~= ARGV[1] then
+      redis.call('ZREM', KEYS[2], dead)
+      redis.call('ZREM', KEYS[3], dead)
+    end
   end
-  redis.call('ZADD', KEYS[2], 0, ARGV[1])
 end
 if ARGV[4] ~= '' then
-  redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
-elseif old[2] or version == 0 then
-  redis.call('ZREM', KEYS[3], ARGV[1])
-end
-version = version + 1
-if ARGV[4] ~= '' then
-  redis.call('HSET', KEYS[1], 'version', version, 'data', ARGV[2], 'expires_at', ARGV[5])
+  redis.call('HSET', KEYS[1], 'version', version + 1, 'data', ARGV[2], 'expires_at', ARGV[5])
   redis.call('PEXPIREAT', KEYS[1], ARGV[4] - 1)
 else
-  redis.call('HSET', KEYS[1], 'version', version, 'data', ARGV[2])
+  redis.call('HSET', KEYS[1], 'version', version + 1, 'data', ARGV[2])
+  if version == 0 or old[2] then redis.call('ZREM', KEYS[3], ARGV[1]) end
   if old[2] then
     redis.call('HDEL', KEYS[1], 'expires_at')
     redis.call('PERSIST', KEYS[1])
   end
 end
 if ARGV[6] ~= '' then redis.pcall('PUBLISH', ARGV[6], '') end
-return version
+return version + 1
 """)
 
 # KEYS: record, index, deadlines. ARGV: sort, channel or ''. Returns 1 if there was a record.
