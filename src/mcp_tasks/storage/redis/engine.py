@@ -12,7 +12,7 @@ from redis.crc import key_slot
 
 from mcp_tasks.errors import ConfigurationError
 from mcp_tasks.storage.redis.driver import ANSWERS, BROKEN, Connection, code_of, translate
-from mcp_tasks.storage.redis.line import Call, Line
+from mcp_tasks.storage.redis.line import Call, Line, pause
 
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _T = TypeVar("_T")
+_TURNS = 5
 
 
 class Engine:
@@ -182,18 +183,21 @@ class Engine:
 
     def _moved(self, call: Call, error: Exception) -> bool:
         """Take over a call that its node did not do."""
-        if isinstance(error, exceptions.AskError):
-            call.is_asking = True
-            self._to(self._node_of(call, error)).submit(call)
-        elif isinstance(error, exceptions.MovedError):
-            self._slots[call.slot] = node = self._node_of(call, error)
+        if isinstance(error, exceptions.AskError):  # or `MovedError`, which is a kind of it
+            if call.turns == _TURNS:
+                return False
+            call.turns += 1
+            node = self._node_of(call, error)
+            if isinstance(error, exceptions.MovedError):
+                self._slots[call.slot] = node
+            else:
+                call.is_asking = True
             self._to(node).submit(call)
-        elif isinstance(error, BROKEN):
+            return True
+        if isinstance(error, BROKEN):
             self.spawn(self._find_way(call, error))
-        else:
-            return False
-        call.turns += 1
-        return True
+            return True
+        return False
 
     def _node_of(self, call: Call, error: Any) -> Node:
         """Return where the driver's `AskError` or `MovedError` points to."""
@@ -202,19 +206,27 @@ class Engine:
         return str(host), int(error.port)
 
     async def _find_way(self, call: Call, error: Exception | None) -> None:
-        """Send a call on once it is known where to."""
+        """Send a call on once it is known where to; to the same node again, if that comes back."""
         before = self._slots.get(call.slot)
-        try:
-            await self._find_slots()
-        except Exception as failure:  # noqa: BLE001 - the caller gets it, whatever it is
-            call.fail(translate(failure), failure)
-            return
-        node = self._slots.get(call.slot)
-        if node is None or (error is not None and node == before):
-            error = error or exceptions.ClusterDownError("no node serves this slot")
-            call.fail(translate(error), error)
-        else:
-            self._to(node).submit(call)
+        while True:
+            try:
+                await self._find_slots()
+            except (*BROKEN, *ANSWERS) as failure:
+                error = failure
+            except Exception as failure:  # noqa: BLE001 - the caller gets it, whatever it is
+                call.fail(translate(failure), failure)
+                return
+            node = self._slots.get(call.slot)
+            if node is not None and (error is None or node != before):
+                break
+            if self.loop.time() >= call.until:
+                error = error or exceptions.ClusterDownError("no node serves this slot")
+                call.fail(translate(error), error)
+                return
+            await pause(4)
+            if node is not None:
+                break
+        self._to(node).submit(call)
 
     async def _find_slots(self) -> None:
         """Ask a node which one serves what. Those who ask at the same time share the answer."""

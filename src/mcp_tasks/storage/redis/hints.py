@@ -42,7 +42,7 @@ async def listen(
         reading: asyncio.Task[None] | None = None
         try:
             connection = await opening()
-            await connection.send([("SUBSCRIBE", channel)])
+            await connection.ask([("SUBSCRIBE", channel)])
             reading = asyncio.create_task(_read(connection, heard, options))
             heard.set()  # what was written while nobody listened
             while not reading.done():

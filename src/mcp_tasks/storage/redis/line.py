@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 MAX_CALLS = 256
 MAX_BYTES = 4 * 2**20
-_TRIES = 3
 
 
 class Call:
@@ -46,9 +45,12 @@ class Call:
         size: Bytes to be sent, about.
         until: When to give up what may be sent again, in the loop's time.
         turns: How often it was sent somewhere else.
+        refusals: How often it was refused for now.
     """
 
-    __slots__ = ("command", "done", "is_asking", "size", "slot", "turns", "until", "writes")
+    __slots__ = (
+        *("command", "done", "is_asking", "refusals", "size", "slot", "turns", "until", "writes"),
+    )
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class Call:
         self.size = size
         self.until = until
         self.turns = 0
+        self.refusals = 0
         self.is_asking = False
 
     def answer(self, result: Any) -> None:
@@ -162,7 +165,7 @@ class Line:
         return batch
 
     async def _exchange(self, batch: list[Call]) -> None:
-        """Send a batch and give each call its answer. Reads and refused writes may go out again."""
+        """Send a batch and give each call its answer; reads whose connection broke once more."""
         attempt = 0
         while batch:
             try:
@@ -177,19 +180,23 @@ class Line:
                 attempt += 1
 
     def _not_sent(self, call: Call, error: Exception) -> None:
-        if self._moved is not None and call.turns < _TRIES and self._moved(call, error):
+        if self._moved is not None and self._moved(call, error):
             return
         failure = translate(error)
         call.fail(copy(failure) if failure is error else failure, error)
 
     async def _connected(self) -> Connection:
-        """Return the connection; a new one if there is none, tried for as long as configured."""
+        """Return the connection; a new one if there is none, tried for as long as configured.
+
+        Once only in a cluster, for meanwhile another node may serve in its place.
+        """
         connection = self._connection
         if connection is not None:
             if connection.is_alive:
                 return connection
             self._drop()
-        until = self._loop.time() + self._options.connect_timeout
+        patience = self._options.connect_timeout if self._moved is None else 0
+        until = self._loop.time() + patience
         attempt = 0
         while True:
             try:
@@ -216,7 +223,8 @@ class Line:
         """Send a batch once.
 
         Returns:
-            The calls that are to be sent again: refused for now, or reads without an answer.
+            The calls that are to be sent again at once: reads without an answer, and those whose
+            script the server had forgotten.
         """
         again: list[Call] = []
         timer = self._loop.call_later(self._options.timeout, connection.drop)
@@ -244,19 +252,27 @@ class Line:
         return again
 
     def _refused(self, call: Call, answer: Exception) -> bool:
-        """Deal with an error answer: the command was not done. True to send it again here."""
+        """Deal with an error answer: the command was not done. True to send it again at once."""
         code = code_of(answer)
-        is_elsewhere = code in ("MOVED", "ASK") and call.turns < _TRIES
-        if is_elsewhere and self._moved is not None and self._moved(call, answer):
+        if self._moved is not None and code in ("MOVED", "ASK") and self._moved(call, answer):
             return False
         if code in ("READONLY", "NOSCRIPT"):
             # It was a primary once, or has forgotten the scripts: a new connection sees to both.
             self._is_stale = True
-        may_pass = code == "NOSCRIPT" or is_passing(answer)
-        if may_pass and self._loop.time() < call.until:
-            return True
+        if self._loop.time() < call.until:
+            if code == "NOSCRIPT":
+                return True
+            if is_passing(answer):
+                # By itself: what a node refuses for one key, it does for others.
+                self._spawn(self._submit_later(call))
+                return False
         call.fail(translate(answer), answer)
         return False
+
+    async def _submit_later(self, call: Call) -> None:
+        await pause(call.refusals)
+        call.refusals += 1
+        self.submit(call)
 
     def _lost(self, batch: list[Call], error: Exception) -> list[Call]:
         """Deal with calls without an answer; return the reads among them, to be sent again."""

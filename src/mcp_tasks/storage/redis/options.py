@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import unquote_plus, urlsplit
@@ -41,8 +42,8 @@ class RedisOptions:
         if not self.prefix or not self.prefix.isascii() or set("{}") & set(self.prefix):
             msg = f"prefix is {self.prefix!r}; it must be ASCII, not empty, and without braces"
             raise ConfigurationError(msg)
-        if self.timeout <= 0 or self.connect_timeout <= 0:
-            msg = "timeout and connect_timeout must be more than 0"
+        if not (0 < self.timeout < math.inf and 0 < self.connect_timeout < math.inf):
+            msg = "timeout and connect_timeout are seconds, more than 0"
             raise ConfigurationError(msg)
 
 
@@ -133,6 +134,9 @@ def _single(rest: str, kept: list[str], *, is_tls: bool) -> Target:
         # The driver's words may quote a part of the URL.
         msg = f"the URL of the Redis server cannot be used ({type(error).__name__})"
         raise ConfigurationError(msg) from None
+    if "db" not in settings and rest.rpartition("@")[2].partition("/")[2]:
+        msg = "a Redis database is a number: redis://host:port/0"
+        raise ConfigurationError(msg)
     settings.pop("connection_class", None)
     settings["ssl"] = is_tls
     node = (settings.pop("host", "localhost"), settings.pop("port", _PORT))

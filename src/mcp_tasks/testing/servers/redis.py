@@ -116,20 +116,33 @@ class Sentinel(RedisServer):
 class RedisCluster:
     """Three primaries that share the slots.
 
+    Args:
+        settings: Added to the configuration of each.
+
     Attributes:
-        nodes: Its servers.
+        nodes: Its servers; the slots are theirs in this order.
     """
 
-    def __init__(self) -> None:
-        self.nodes = [
-            RedisServer(settings={"cluster-enabled": "yes", "cluster-port": str(free_port())})
-            for _ in range(3)
-        ]
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        self._settings = settings or {}
+        self.nodes = [self.node() for _ in range(3)]
 
     @property
     def url(self) -> str:
         """The store URL that a backend is opened with."""
         return "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in self.nodes)
+
+    def node(self) -> RedisServer:
+        """Return one more server, not started, that could be part of a cluster."""
+        port = str(free_port())
+        return RedisServer(
+            settings={"cluster-enabled": "yes", "cluster-port": port, **self._settings}
+        )
+
+    def place(self, key: str) -> int:
+        """Return which of `nodes` serves `key`, if no slot was moved."""
+        slot = int(self.nodes[0].ask("CLUSTER", "KEYSLOT", key)[1:])
+        return slot // -(-_SLOTS // len(self.nodes))
 
     def start(self) -> None:
         """Start all nodes and return once every slot is served."""
