@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mcp_tasks.errors import ConfigurationError
-from mcp_tasks.storage.redis.driver import code_of
 
 
 if TYPE_CHECKING:
@@ -17,12 +16,20 @@ if TYPE_CHECKING:
 _OLDEST = (6, 2)
 
 _NOTHING_KEPT = (
-    "the Redis server keeps nothing on disk: when it restarts, all tasks are gone. Set "
-    "'appendonly yes' and 'appendfsync always'"
+    "The Redis server keeps nothing on disk: when it restarts, all tasks are gone. Set "
+    "'appendonly yes' and 'appendfsync always'."
 )
 _SNAPSHOTS_ONLY = (
-    "the Redis server keeps snapshots only: when it crashes, what was written since the last one "
-    "is gone. Set 'appendonly yes' and 'appendfsync always'"
+    "The Redis server keeps snapshots only: when it crashes, what was written since the last one "
+    "is gone. Set 'appendonly yes' and 'appendfsync always'."
+)
+_FLUSHED_LATER = (
+    "The Redis server flushes what it acknowledged only later (appendfsync is {}): a crash of its "
+    "machine loses the last second or more. Set 'appendfsync always'."
+)
+_EVICTS = (
+    "The Redis server throws tasks away when memory is short (maxmemory-policy is {}). Set "
+    "'maxmemory-policy noeviction'."
 )
 
 
@@ -33,23 +40,26 @@ async def examine(connection: Connection, kind: str) -> Sequence[str]:
         ConfigurationError: It cannot work.
         Exception: One of the driver's errors.
     """
-    answers = await connection.ask([("INFO",), ("CONFIG", "GET", "save")])
-    if isinstance(answers[0], Exception):
-        raise answers[0]
-    facts = _facts(answers[0])
+    info, *settings = await connection.ask(
+        [("INFO",), ("CONFIG", "GET", "save"), ("CONFIG", "GET", "appendfsync")]
+    )
+    if isinstance(info, Exception):
+        raise info
+    facts = _facts(info)
     _require(facts, kind)
+    # A managed service may not tell its settings; then there may be snapshots.
+    save, appendfsync = (
+        None if isinstance(answer, Exception) or len(answer) < 2 else answer[1].decode()  # noqa: PLR2004 - name and value
+        for answer in settings
+    )
     warnings: list[str] = []
     if facts.get("aof_enabled") != "1":
-        # A managed service may not tell; then there may be snapshots.
-        is_secret = isinstance(answers[1], Exception) and code_of(answers[1]) != ""
-        save = b"?" if is_secret or isinstance(answers[1], Exception) else _value(answers[1])
-        warnings.append(_SNAPSHOTS_ONLY if save else _NOTHING_KEPT)
+        warnings.append(_NOTHING_KEPT if save == "" else _SNAPSHOTS_ONLY)
+    elif appendfsync not in (None, "always"):
+        warnings.append(_FLUSHED_LATER.format(appendfsync))
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        warnings.append(
-            f"the Redis server may throw tasks away when memory is short (maxmemory-policy is "
-            f"{policy}). Set 'maxmemory-policy noeviction'"
-        )
+        warnings.append(_EVICTS.format(policy))
     return warnings
 
 
@@ -71,7 +81,3 @@ def _require(facts: Mapping[str, str], kind: str) -> None:
 def _facts(info: bytes) -> dict[str, str]:
     lines = info.decode(errors="replace").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
-
-
-def _value(answer: Sequence[bytes]) -> bytes:
-    return answer[1] if len(answer) > 1 else b""
