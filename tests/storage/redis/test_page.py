@@ -88,7 +88,8 @@ async def test_the_rights_are_enough_and_none_is_too_many() -> None:
         await backend.close()
 
         for right in rights:
-            server.ask("ACL", "SETUSER", "app", right.replace("+", "-"))
+            if server.ask("ACL", "SETUSER", "app", right.replace("+", "-")) != "+OK\r\n":
+                continue  # Redis 6.2 cannot take away a part of a command
             backend = RedisBackend.from_url(server.url.replace("//", "//app:password@"))
             if right in optional:
                 await _use_all(backend)
