@@ -22,6 +22,7 @@ from mcp_tasks.errors import (
 )
 from mcp_tasks.storage.redis import RedisBackend
 from mcp_tasks.storage.redis.backend import MAX_RECORD_BYTES
+from mcp_tasks.storage.redis.driver import BROKEN, Connection
 from mcp_tasks.storage.redis.options import parse
 from mcp_tasks.testing import StorageBackendContract, TaskStoreContract
 from mcp_tasks.testing.servers.redis import RedisCluster
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from mcp_tasks.storage.redis import RedisOptions
-    from mcp_tasks.storage.redis.driver import Connection
     from mcp_tasks.testing.servers.redis import RedisServer
 
 
@@ -324,6 +324,39 @@ async def test_a_listing_backwards_removes_them_too(
     assert await index() == [[b"alive"], []]
 
 
+async def test_a_listing_of_many_dead_goes_in_steps(
+    watched: RedisBackend, witness: Witness
+) -> None:
+    """The server does nothing else while a script runs."""
+    await asyncio.gather(
+        *(watched.put(f"ada:dead{number:04d}", b"x", expires_at=_soon()) for number in range(2500))
+    )
+    await asyncio.sleep(0.4)
+    witness.forget()
+
+    assert len((await watched.list_by_prefix("ada:")).records) == 1
+    assert witness.exchanges == 3
+
+
+@pytest.mark.parametrize("last", [True, False])
+async def test_a_full_page_says_truly_whether_there_is_more(
+    backend: RedisBackend, *, last: bool
+) -> None:
+    """However many dead lie between it and the next record, or the end."""
+    await backend.put("ada:a", b"x")
+    await asyncio.gather(
+        *(backend.put(f"ada:dead{number:04d}", b"x", expires_at=_soon()) for number in range(2500))
+    )
+    if last:
+        await backend.put("ada:z", b"x")
+    await asyncio.sleep(0.4)
+
+    page = await backend.list_by_prefix("ada:", limit=1)
+
+    assert [record.key for record in page.records] == ["ada:a"]
+    assert page.next == ("ada:a" if last else None)
+
+
 async def test_creates_remove_the_dead_faster_than_they_add(
     backend: RedisBackend, index: Callable[[], Any]
 ) -> None:
@@ -355,13 +388,19 @@ async def test_cleaning_up_empties_the_indexes_of_who_never_comes_back(
     assert len((await backend.list_by_prefix("bob:")).records) == 10
 
 
+@pytest.mark.parametrize("older", [0, 50])
 @pytest.mark.parametrize("expires_at", [None, FAR_AHEAD])
 async def test_a_record_created_anew_is_not_taken_for_the_dead_one(
-    backend: RedisBackend, wire: Connection, options: RedisOptions, expires_at: datetime | None
+    backend: RedisBackend,
+    wire: Connection,
+    options: RedisOptions,
+    expires_at: datetime | None,
+    older: int,
 ) -> None:
     """The deadline of the old one may still be noted; it must not end the new one's listing."""
-    await wire.ask([("ZADD", f"{options.prefix}:{{ada}}:x", 0, f"d{n}") for n in range(50)])
-    await wire.ask([("ZADD", f"{options.prefix}:{{ada}}:x", 1, "t1")])
+    deadlines = f"{options.prefix}:{{ada}}:x"
+    await wire.ask([("ZADD", deadlines, 0, f"d{number}") for number in range(older)])
+    await wire.ask([("ZADD", deadlines, 1, "t1")])
     await backend.put("ada:t1", b"new", expires_at=expires_at)
 
     for number in range(20):
@@ -387,17 +426,19 @@ async def test_deleting_leaves_nothing(
 
 
 async def test_two_prefixes_share_a_server_and_nothing_else(
-    redis_server: RedisServer, backend: RedisBackend, options: RedisOptions
+    redis_server: RedisServer, backend: RedisBackend, options: RedisOptions, wire: Connection
 ) -> None:
     """Not even the clean-up, whatever letters the prefix has."""
-    target = parse(redis_server.url)[0]
-    other = RedisBackend(target, replace(options, prefix="[t]est-*"))
+    strange = replace(options, prefix="[t]est-*")
+    other = RedisBackend(parse(redis_server.url)[0], strange)
     for each in (backend, other):
         await each.put("ada:t1", repr(each).encode(), expires_at=_soon())
         await each.put("ada:t2", repr(each).encode())
     await asyncio.sleep(0.4)
     await other.cleanup_expired(FAR_AHEAD)
 
+    noted = [("ZCARD", f"{prefix}:{{ada}}:x") for prefix in (options.prefix, strange.prefix)]
+    assert await wire.ask(noted) == [1, 0]
     for each in (backend, other):
         assert (await each.get("ada:t2")).data == repr(each).encode()
         assert len((await each.list_by_prefix("ada:")).records) == 1
@@ -490,6 +531,41 @@ async def test_a_forgotten_backend_closes_its_connection(witness: Witness) -> No
         while witness.open:
             gc.collect()
             await asyncio.sleep(0.01)
+
+
+async def test_whoever_cancels_everything_gets_no_wrong_answers(
+    watched: RedisBackend, witness: Witness, wire: Connection
+) -> None:
+    """Answers that were still to come are not taken for those of later calls."""
+    mine = asyncio.current_task()
+    standing = asyncio.all_tasks()
+    await wire.ask([("CLIENT", "PAUSE", 200)])
+    witness.forget()
+    writes = [asyncio.create_task(watched.put(f"ada:t{number}", b"y")) for number in range(5)]
+    async with asyncio.timeout(5):
+        await witness.request_seen()
+    for task in asyncio.all_tasks() - standing - {mine}:
+        task.cancel()
+    await asyncio.wait(writes)
+
+    assert all(write.cancelled() for write in writes)
+    with pytest.raises(RecordNotFoundError):
+        await watched.get("ada:none")
+    found = await watched.get("ada:t0")
+    assert (found.data, found.version) in ((b"x", 1), (b"y", 2))
+
+
+async def test_a_dropped_connection_is_not_opened_again(redis_server: RedisServer) -> None:
+    """The driver would, and send what was meant for another."""
+    connection = Connection(("127.0.0.1", redis_server.port), {}, 5)
+    await connection.open()
+    connection.drop()
+
+    with pytest.raises(BROKEN):
+        await connection.send([("PING",)])
+    with pytest.raises(BROKEN):
+        await connection.receive()
+    assert not connection.is_alive
 
 
 async def test_a_second_running_loop_is_told_to_reopen(backend: RedisBackend) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from mcp_tasks.storage.redis import RedisOptions
+
+
+FAR_AHEAD = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 # --- Sentinel ------------------------------------------------------------------------------------
@@ -102,6 +106,17 @@ async def test_a_failover_is_followed(own_server: RedisServer) -> None:
             assert replica.ask("ROLE").startswith("*3\r\n$6\r\nmaster")
             assert len((await backend.list_by_prefix("ada:")).records) == 100
             await backend.close()
+
+
+async def test_a_replica_is_never_read(own_server: RedisServer, sentinel: Sentinel) -> None:
+    """Also when the sentinels still take it for the primary: it may not have what was written."""
+    with RedisServer() as other:
+        own_server.ask("REPLICAOF", "127.0.0.1", str(other.port))
+        backend = RedisBackend.from_url(f"{sentinel.url}?connect_timeout=0.3")
+        with pytest.raises(StorageUnavailableError, match="the primary is being replaced"):
+            await backend.get("ada:t1")
+        await backend.close()
+        own_server.kill()  # the other would not end before that has all it wrote
 
 
 async def test_a_server_that_was_demoted_is_left(
@@ -192,7 +207,27 @@ async def test_a_slot_that_moves_is_followed(cluster: RedisCluster, options: Red
             found = (await backend.list_by_prefix("ada:")).records
             assert [record.version for record in found] == [3]
             assert (await backend.get("bob:t1")).version == 1
+        redirected = _moved(move.source)
+        for _ in range(10):
+            await backend.get("ada:t1")
+        assert _moved(move.source) == redirected  # it has learned the way
         assert move.target.ask("EXISTS", f"{options.prefix}:{{ada}}:r:t1").startswith(":1")
+    await backend.close()
+
+
+@pytest.mark.parametrize("partition", ["}", "}a", "{", "{}a", "a}b", "ns/@blobs.ada"])
+async def test_a_partition_is_on_one_node_whatever_it_is_called(
+    cluster: RedisCluster, options: RedisOptions, partition: str
+) -> None:
+    """Braces mean something to a cluster."""
+    backend = RedisBackend.from_url(f"{cluster.url}?prefix={options.prefix}")
+    keys = [f"{partition}:t{number}" for number in range(5)]
+    for key in keys:
+        assert await backend.put(key, b"x", expires_at=FAR_AHEAD) == 1
+
+    records = (await backend.list_by_prefix(f"{partition}:")).records
+    assert [record.key for record in records] == keys
+    assert [await backend.delete(key) for key in keys] == [True] * 5
     await backend.close()
 
 
@@ -280,6 +315,11 @@ async def test_in_a_cluster_a_node_without_a_replica_is_waited_for() -> None:
         assert (await backend.get(key)).version == 2
         await backend.close()
         await patient.close()
+
+
+def _moved(node: RedisServer) -> str:
+    """Return how often a node sent somebody elsewhere."""
+    return node.ask("INFO", "errorstats").partition("errorstat_MOVED:")[2].partition("\r")[0]
 
 
 def _id(node: RedisServer) -> str:

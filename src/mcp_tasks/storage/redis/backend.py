@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import aclosing
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -31,6 +30,7 @@ from mcp_tasks.storage.redis.scripts import DELETE, LIST, TRIM, WRITE, Names
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
 
     from mcp_tasks.storage.redis.driver import Command
 
@@ -154,9 +154,8 @@ class RedisBackend:
             for sort, data, version in zip(*[iter(found)] * 3, strict=True):
                 key = f"{partition}:{sort.decode()}"
                 records.append(StoredRecord(key, data, int(version)))
-            if how != _TIRED or len(records) == limit:
-                is_more = how == _MORE or (how == _TIRED and len(records) == limit)
-                return Page(records, records[-1].key if is_more else None)
+            if how != _TIRED:
+                return Page(records, records[-1].key if how == _MORE else None)
             if reverse:
                 high = b"(" + last
             else:
@@ -290,7 +289,4 @@ def _epoch_ms(moment: datetime) -> int:
     if moment.tzinfo is None:
         msg = "a time needs a time zone"
         raise TypeError(msg)
-    try:
-        return epoch_ms(moment.astimezone(UTC))
-    except OverflowError:
-        return epoch_ms(datetime.max.replace(tzinfo=UTC))
+    return epoch_ms(moment)

@@ -151,7 +151,7 @@ class Engine:
             if isinstance(role, list) and role[0] == b"master":
                 return connection
             connection.drop()
-            failure = exceptions.ConnectionError("the primary is being replaced")
+            failure = exceptions.MasterDownError("the primary is being replaced")
         raise failure
 
     async def _ask_sentinel(self, sentinel: Node) -> Node:
