@@ -130,6 +130,25 @@ async def test_calls_of_one_turn_go_out_together(watched: RedisBackend, witness:
     assert witness.connections == 1
 
 
+async def test_callers_who_come_at_different_times_find_together(
+    watched: RedisBackend, witness: Witness
+) -> None:
+    """Those who were just answered go out with those who waited: fewer flushes for the server."""
+
+    async def write(owner: int) -> None:
+        for _ in range(20):
+            await watched.put(f"{owner}:t1", b"x")
+
+    async with asyncio.TaskGroup() as tasks:
+        for owner in range(16):
+            if owner == 8:
+                async with asyncio.timeout(5):
+                    await witness.request_seen()
+            tasks.create_task(write(owner))
+
+    assert witness.exchanges <= 25
+
+
 async def test_a_call_is_one_round_trip(watched: RedisBackend, witness: Witness) -> None:
     """Those that are refused too: the version in the way comes back with the refusal."""
     await watched.put("ada:t0", b"x")

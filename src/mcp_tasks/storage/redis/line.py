@@ -140,6 +140,8 @@ class Line:
             while self._waiting:
                 batch = self._take()
                 await self._exchange(batch)
+                # Those who were answered may have more to say: then it goes out with the rest.
+                await asyncio.sleep(0)
         except BaseException:
             # The loop ends. Answers still to come must not be taken for those of other calls.
             self._drop()
