@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.storage.redis.witness import Witness
 
 from mcp_tasks.storage.redis import RedisBackend, RedisOptions
 from mcp_tasks.storage.redis.driver import Connection
@@ -14,7 +15,7 @@ from mcp_tasks.testing.servers.redis import RedisServer
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 _numbers = count(1)
@@ -54,3 +55,31 @@ async def wire(redis_server: RedisServer) -> AsyncIterator[Connection]:
     await connection.open()
     yield connection
     connection.drop()
+
+
+@pytest.fixture
+def index(wire: Connection, options: RedisOptions) -> Callable[[], Any]:
+    """Give what reads the two sets of Ada's partition as they are stored."""
+
+    async def read() -> list[list[bytes]]:
+        front = f"{options.prefix}:{{ada}}:"
+        return await wire.ask([("ZRANGE", f"{front}i", 0, -1), ("ZRANGE", f"{front}x", 0, -1)])
+
+    return read
+
+
+@pytest.fixture
+async def witness(redis_server: RedisServer) -> AsyncIterator[Witness]:
+    """Stand between backend and server, and see what goes by."""
+    async with Witness("127.0.0.1", redis_server.port) as witness:
+        yield witness
+
+
+@pytest.fixture
+async def watched(witness: Witness, options: RedisOptions) -> AsyncIterator[RedisBackend]:
+    """Give a connected backend whose wire is watched."""
+    backend = RedisBackend.from_url(f"redis://127.0.0.1:{witness.port}?prefix={options.prefix}")
+    await backend.put("ada:t0", b"x")
+    witness.forget()
+    yield backend
+    await backend.close()

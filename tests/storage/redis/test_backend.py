@@ -1,17 +1,16 @@
-"""The Redis backend: the contract, and what is its own."""
+"""The Redis backend: its one connection, its names, its loops, its hints."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.storage.redis.witness import Witness
 
-from mcp_tasks.clock import SystemClock, epoch_ms
+from mcp_tasks.clock import SystemClock
 from mcp_tasks.errors import (
     BackendClosedError,
     ConfigurationError,
@@ -24,12 +23,10 @@ from mcp_tasks.storage.redis import RedisBackend
 from mcp_tasks.storage.redis.backend import MAX_RECORD_BYTES
 from mcp_tasks.storage.redis.driver import BROKEN, Connection
 from mcp_tasks.storage.redis.options import parse
-from mcp_tasks.testing import StorageBackendContract, TaskStoreContract
-from mcp_tasks.testing.servers.redis import RedisCluster
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from tests.storage.redis.witness import Witness
 
     from mcp_tasks.storage.redis import RedisOptions
     from mcp_tasks.testing.servers.redis import RedisServer
@@ -37,80 +34,6 @@ if TYPE_CHECKING:
 
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 FAR_AHEAD = datetime(2200, 1, 1, tzinfo=UTC)
-
-
-class TestRedisBackend(StorageBackendContract):
-    """The contract over one server."""
-
-    @pytest.fixture
-    async def backend(
-        self, redis_server: RedisServer, options: RedisOptions
-    ) -> AsyncIterator[RedisBackend]:
-        """Give an empty backend."""
-        backend = RedisBackend(parse(redis_server.url)[0], options)
-        yield backend
-        await backend.close()
-
-
-class TestStoreOverRedis(TaskStoreContract):
-    """The rules about tasks over one server."""
-
-    @pytest.fixture
-    async def backend(
-        self, redis_server: RedisServer, options: RedisOptions
-    ) -> AsyncIterator[RedisBackend]:
-        """Give an empty backend."""
-        backend = RedisBackend(parse(redis_server.url)[0], options)
-        yield backend
-        await backend.close()
-
-
-class TestRedisCluster(StorageBackendContract):
-    """The contract over a cluster of three."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def cluster(cls) -> Iterator[RedisCluster]:
-        """Give a cluster."""
-        with RedisCluster() as cluster:
-            yield cluster
-
-    @pytest.fixture
-    async def backend(
-        self, cluster: RedisCluster, options: RedisOptions
-    ) -> AsyncIterator[RedisBackend]:
-        """Give an empty backend."""
-        backend = RedisBackend(parse(cluster.url)[0], options)
-        yield backend
-        await backend.close()
-
-
-@pytest.fixture
-def index(wire: Connection, options: RedisOptions) -> Callable[[], Any]:
-    """Give what reads the two sets of Ada's partition as they are stored."""
-
-    async def read() -> list[list[bytes]]:
-        front = f"{options.prefix}:{{ada}}:"
-        return await wire.ask([("ZRANGE", f"{front}i", 0, -1), ("ZRANGE", f"{front}x", 0, -1)])
-
-    return read
-
-
-@pytest.fixture
-async def witness(redis_server: RedisServer) -> AsyncIterator[Witness]:
-    """Stand between backend and server, and see what goes by."""
-    async with Witness("127.0.0.1", redis_server.port) as witness:
-        yield witness
-
-
-@pytest.fixture
-async def watched(witness: Witness, options: RedisOptions) -> AsyncIterator[RedisBackend]:
-    """Give a connected backend whose wire is watched."""
-    backend = RedisBackend.from_url(f"redis://127.0.0.1:{witness.port}?prefix={options.prefix}")
-    await backend.put("ada:t0", b"x")
-    witness.forget()
-    yield backend
-    await backend.close()
 
 
 # --- one connection ------------------------------------------------------------------------------
@@ -253,192 +176,6 @@ async def test_versions_stay_whole_numbers(
     with pytest.raises(VersionConflictError) as caught:
         await backend.put_if_version("ada:t1", b"y", large)
     assert caught.value.actual == large + 2
-
-
-# --- expiry --------------------------------------------------------------------------------------
-
-
-async def test_a_record_is_there_until_its_millisecond(
-    backend: RedisBackend, options: RedisOptions, wire: Connection
-) -> None:
-    """Not in it, by the server's own clock, for a read and for a listing."""
-    expires_at = SystemClock().now() + timedelta(milliseconds=150)
-    await backend.put("ada:t1", b"x", expires_at=expires_at)
-    end = epoch_ms(expires_at)
-    record = f"{options.prefix}:{{ada}}:r:t1"
-    look = [("TIME",), ("EXISTS", record), ("TIME",)]
-    there = gone = 0
-    async with asyncio.timeout(5):
-        while gone < 20:
-            before, found, after = await wire.ask(look)
-            if found:
-                assert _ms(before) < end
-                there += 1
-            else:
-                assert _ms(after) >= end
-                gone += 1
-
-    assert there > 20
-    assert (await backend.list_by_prefix("ada:")).records == []
-
-
-async def test_the_clock_of_the_server_decides(backend: RedisBackend) -> None:
-    """A client whose clock is ahead takes nothing out of the listings of others."""
-    await backend.put("ada:t1", b"x", expires_at=SystemClock().now() + timedelta(hours=1))
-
-    await backend.cleanup_expired(FAR_AHEAD)
-
-    assert len((await backend.list_by_prefix("ada:")).records) == 1
-    assert (await backend.get("ada:t1")).version == 1
-
-
-async def test_the_end_of_the_calendar_is_a_time(backend: RedisBackend) -> None:
-    """Also where its UTC is beyond it; and the beginning is one, long past."""
-    west = timezone(timedelta(hours=-9))
-    for number, hour in enumerate((0, 20)):
-        end = datetime(9999, 12, 31, hour, 59, 59, 999999, tzinfo=west)
-        await backend.put(f"ada:e{number}", b"x", expires_at=end)
-    await backend.put("ada:e9", b"x", expires_at=datetime.min.replace(tzinfo=UTC))
-
-    assert len((await backend.list_by_prefix("ada:e")).records) == 2
-
-
-async def test_a_time_without_a_zone_is_a_mistake(backend: RedisBackend) -> None:
-    """It would mean another moment on every machine."""
-    with pytest.raises(TypeError, match="time zone"):
-        await backend.put("ada:t1", b"x", expires_at=datetime(2030, 1, 1))  # noqa: DTZ001
-
-
-async def test_a_listing_removes_the_dead_that_it_meets(
-    backend: RedisBackend, index: Callable[[], Any]
-) -> None:
-    """However many there are before the first that is alive; none is shown."""
-    await asyncio.gather(
-        *(backend.put(f"ada:dead{number:04d}", b"x", expires_at=_soon()) for number in range(2500))
-    )
-    await backend.put("ada:live", b"x")
-    await asyncio.sleep(0.4)
-
-    page = await backend.list_by_prefix("ada:", limit=10)
-
-    assert [record.key for record in page.records] == ["ada:live"]
-    assert page.next is None
-    assert await index() == [[b"live"], []]
-
-
-async def test_a_listing_backwards_removes_them_too(
-    backend: RedisBackend, index: Callable[[], Any]
-) -> None:
-    """From the other end."""
-    await backend.put("ada:alive", b"x")
-    await asyncio.gather(
-        *(backend.put(f"ada:dead{number:04d}", b"x", expires_at=_soon()) for number in range(2500))
-    )
-    await asyncio.sleep(0.4)
-
-    page = await backend.list_by_prefix("ada:", limit=1, reverse=True)
-
-    assert [record.key for record in page.records] == ["ada:alive"]
-    assert page.next is None
-    assert await index() == [[b"alive"], []]
-
-
-async def test_a_listing_of_many_dead_goes_in_steps(
-    watched: RedisBackend, witness: Witness
-) -> None:
-    """The server does nothing else while a script runs."""
-    await asyncio.gather(
-        *(watched.put(f"ada:dead{number:04d}", b"x", expires_at=_soon()) for number in range(2500))
-    )
-    await asyncio.sleep(0.4)
-    witness.forget()
-
-    assert len((await watched.list_by_prefix("ada:")).records) == 1
-    assert witness.exchanges == 3
-
-
-@pytest.mark.parametrize("last", [True, False])
-async def test_a_full_page_says_truly_whether_there_is_more(
-    backend: RedisBackend, *, last: bool
-) -> None:
-    """However many dead lie between it and the next record, or the end."""
-    await backend.put("ada:a", b"x")
-    await asyncio.gather(
-        *(backend.put(f"ada:dead{number:04d}", b"x", expires_at=_soon()) for number in range(2500))
-    )
-    if last:
-        await backend.put("ada:z", b"x")
-    await asyncio.sleep(0.4)
-
-    page = await backend.list_by_prefix("ada:", limit=1)
-
-    assert [record.key for record in page.records] == ["ada:a"]
-    assert page.next == ("ada:a" if last else None)
-
-
-async def test_creates_remove_the_dead_faster_than_they_add(
-    backend: RedisBackend, index: Callable[[], Any]
-) -> None:
-    """An owner who only ever creates, and never lists, does not fill the server."""
-    for number in range(100):
-        await backend.put(f"ada:dead{number:03d}", b"x", expires_at=LONG_AGO)
-    for number in range(10):
-        await backend.put(f"ada:live{number}", b"x", expires_at=FAR_AHEAD)
-
-    members, deadlines = await index()
-    assert members == deadlines == [f"live{number}".encode() for number in range(10)]
-
-
-async def test_cleaning_up_empties_the_indexes_of_who_never_comes_back(
-    backend: RedisBackend, index: Callable[[], Any]
-) -> None:
-    """In steps, whatever else lies on the server."""
-    await asyncio.gather(
-        *(backend.put(f"ada:t{number:04d}", b"x", expires_at=_soon()) for number in range(1200)),
-        *(backend.put(f"bob:t{number}", b"x") for number in range(10)),
-        *(backend.put(f"owner{number}:t", b"x", expires_at=FAR_AHEAD) for number in range(1500)),
-    )
-    await asyncio.sleep(0.4)
-    assert len((await index())[0]) == 1200
-
-    assert await backend.cleanup_expired(SystemClock().now()) == 0
-
-    assert await index() == [[], []]
-    assert len((await backend.list_by_prefix("bob:")).records) == 10
-
-
-@pytest.mark.parametrize("older", [0, 50])
-@pytest.mark.parametrize("expires_at", [None, FAR_AHEAD])
-async def test_a_record_created_anew_is_not_taken_for_the_dead_one(
-    backend: RedisBackend,
-    wire: Connection,
-    options: RedisOptions,
-    expires_at: datetime | None,
-    older: int,
-) -> None:
-    """The deadline of the old one may still be noted; it must not end the new one's listing."""
-    deadlines = f"{options.prefix}:{{ada}}:x"
-    await wire.ask([("ZADD", deadlines, 0, f"d{number}") for number in range(older)])
-    await wire.ask([("ZADD", deadlines, 1, "t1")])
-    await backend.put("ada:t1", b"new", expires_at=expires_at)
-
-    for number in range(20):
-        await backend.put(f"ada:u{number:02d}", b"x")
-    await backend.cleanup_expired(SystemClock().now())
-
-    assert len((await backend.list_by_prefix("ada:")).records) == 21
-
-
-async def test_deleting_leaves_nothing(
-    backend: RedisBackend, wire: Connection, options: RedisOptions
-) -> None:
-    """No key of the partition, also for a record that had expired before."""
-    await backend.put("ada:t1", b"x", expires_at=FAR_AHEAD)
-    await backend.put("ada:t2", b"x")
-    await backend.put("ada:t3", b"x", expires_at=LONG_AGO)
-    assert [await backend.delete(f"ada:t{number}") for number in (1, 2, 3)] == [True, True, False]
-
-    assert (await wire.ask([("KEYS", f"{options.prefix}:*")])) == [[]]
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -685,11 +422,6 @@ async def test_closing_ends_those_who_watch(
 
 def _soon() -> datetime:
     return SystemClock().now() + timedelta(milliseconds=300)
-
-
-def _ms(time: list[bytes]) -> int:
-    """Return an answer to TIME in milliseconds."""
-    return int(time[0]) * 1000 + int(time[1]) // 1000
 
 
 async def _put(backend: RedisBackend) -> int:

@@ -136,6 +136,25 @@ async def test_a_server_that_was_demoted_is_left(
         own_server.kill()  # the other would not end before that has all it wrote
 
 
+async def test_who_watches_waits_for_sentinels_that_forgot(
+    own_server: RedisServer, sentinel: Sentinel
+) -> None:
+    """A hint is worth waiting for; whoever writes hears of the trouble."""
+    backend = RedisBackend.from_url(sentinel.url)
+    hints = backend.watch()
+    async with asyncio.timeout(15):
+        await anext(hints)
+        sentinel.ask("SENTINEL", "REMOVE", "tasks")
+        own_server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+        await anext(hints)  # it was cut
+        waiting = asyncio.ensure_future(anext(hints))
+        await asyncio.sleep(1.3)
+        assert not waiting.done()
+        sentinel.ask("SENTINEL", "MONITOR", "tasks", "127.0.0.1", str(own_server.port), "1")
+        await waiting
+    await backend.close()
+
+
 # --- cluster -------------------------------------------------------------------------------------
 
 

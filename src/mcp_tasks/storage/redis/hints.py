@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from mcp_tasks.errors import StorageError
+from mcp_tasks.errors import MCPTasksError
 from mcp_tasks.storage.redis.driver import ANSWERS, BROKEN
 
 
@@ -51,7 +51,7 @@ async def listen(
                 if is_closed():
                     return
                 yield
-        except (*BROKEN, *ANSWERS, StorageError):
+        except (*BROKEN, *ANSWERS, MCPTasksError):
             pass
         finally:
             if connection is not None:
