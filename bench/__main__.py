@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import cas, extras, mutation, round_trip
+from bench.postgres import measure_postgres
+from bench.redis import measure_redis
 
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ async def run(parts: Sequence[str], out: Path, *, quick: bool) -> None:
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=out, prefix="bench-") as name:
         folder = Path(name)
+        folder.chmod(0o755)  # started by root, PostgreSQL runs as somebody else
         if "round_trip" in parts:
             report["round_trip"] = await _round_trips(folder, rounds=rounds, seconds=seconds)
         if "backend_cas" in parts:
@@ -65,15 +68,16 @@ async def _round_trips(folder: Path, *, rounds: int, seconds: float) -> dict[str
 
 
 async def _swaps(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
-    print("Compare-and-swaps of 1 KB against raw group commit with the same driver (medians)")
+    print("Compare-and-swaps of 1 KB against the same driver, batched by hand (medians)")
     print("  store    callers   ratio       /s    raw /s")
     report: dict[str, Any] = {}
-    for row in await cas.measure_sqlite(folder, (1, 16, 128), rounds=rounds, seconds=seconds):
-        report.setdefault(row.store, {})[str(row.callers)] = row.row()
-        print(
-            f"  {row.store:<8} {row.callers:>7} {row.ratio:>7.3f} {row.per_second:>8.0f}"
-            f" {row.raw_per_second:>9.0f}"
-        )
+    for measure in (cas.measure_sqlite, measure_redis, measure_postgres):
+        for row in await measure(folder, (1, 16, 128), rounds=rounds, seconds=seconds):
+            report.setdefault(row.store, {})[str(row.callers)] = row.row()
+            print(
+                f"  {row.store:<8} {row.callers:>7} {row.ratio:>7.3f} {row.per_second:>8.0f}"
+                f" {row.raw_per_second:>9.0f}"
+            )
     return report
 
 

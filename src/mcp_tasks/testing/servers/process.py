@@ -41,7 +41,7 @@ class ServerProcess:
 
     def __init__(self, folder: Path | None = None, *, patience: float = 60) -> None:
         self._temporary = folder is None
-        self.folder = Path(tempfile.mkdtemp(prefix="mcp-tasks-")) if folder is None else folder
+        self.folder = (folder or Path(tempfile.mkdtemp(prefix="mcp-tasks-"))).absolute()
         self.port = free_port()
         self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
