@@ -95,7 +95,7 @@ def test_opening_makes_no_file(in_folder: Path) -> None:
         ("sqlite:tasks.db", "known are memory://"),
         ("://x", "known are memory://"),
         ("mysql://localhost/tasks", "'mysql://'; known are memory://"),
-        ("dynamodb://", "not available yet"),
+        ("dynamodb://host/tasks", "name of the table"),
     ],
 )
 def test_a_url_that_cannot_work_says_what_to_write(url: str, says: str) -> None:
@@ -113,6 +113,8 @@ def test_a_url_that_cannot_work_says_what_to_write(url: str, says: str) -> None:
         "redis+sentinel://:hunter2@db",
         "redis+cluster://:hunter2@db/1",
         "postgresql://ada:hunter2@db/tasks?pool=hunter2",
+        "dynamodb://ada:hunter2@tasks",
+        "dynamodb://tasks?secret=hunter2",
         "hunter2@db://x",
         "ada:hunter2@db",
         "sqlite://ada:hunter2@db/tasks",

@@ -122,9 +122,6 @@ def _look_up(scheme: str, found: _Scheme) -> Callable[[str], StorageBackend]:
     try:
         module: ModuleType = import_module(found.module)
     except ModuleNotFoundError as error:
-        if error.name == found.module:
-            msg = f"{scheme}:// is not available yet in this release of mcp-tasks"
-            raise ConfigurationError(msg) from None
         msg = (
             f"{scheme}:// needs a package that is not installed ({error.name}): "
             f"pip install 'mcp-tasks[{found.extra}]'"
