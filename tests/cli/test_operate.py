@@ -94,9 +94,9 @@ def test_an_id_is_shown_whole_in_a_narrow_window(url: str, task_id: str) -> None
 @pytest.mark.usefixtures("task_id")
 def test_where_there_are_no_tasks_it_says_whose_it_looked_for(url: str) -> None:
     """Most often it is the wrong namespace or owner."""
-    code, output = command("list", "--store", url, "--namespace", "reprots")
+    code, output = command("list", "--store", url, "--namespace", "rapports")
 
-    assert (code, output) == (0, "'anonymous' has no tasks in the namespace 'reprots'\n")
+    assert (code, output) == (0, "'anonymous' has no tasks in the namespace 'rapports'\n")
 
 
 @pytest.mark.parametrize("name", ["list", "purge"])

@@ -45,9 +45,23 @@ def dynalite() -> Iterator[DynaliteServer]:
         yield server
 
 
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def is_live(config: pytest.Config) -> bool:
+    """Tell whether the real service was asked for: `pytest -m dynamodb_live`."""
+    return config.getoption("markexpr") == "dynamodb_live"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def credentials(request: pytest.FixtureRequest) -> Iterator[None]:
     """Sign with what both take, and with nothing that this machine may have."""
+    if is_live(request.config):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _sign(monkeypatch)
+        yield
+
+
+def _sign(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION"):
