@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import anyio
 import typer
@@ -12,9 +12,12 @@ from rich.console import Console
 
 from mcp_tasks.cli.demo import NothingToShowError, run
 from mcp_tasks.cli.operate import list_tasks, purge_expired, show_task
+from mcp_tasks.cli.setup import check, initialize
 from mcp_tasks.errors import MCPTasksError
 from mcp_tasks.store.config import ANONYMOUS
 
+
+T = TypeVar("T")
 
 Store = Annotated[
     str,
@@ -23,6 +26,7 @@ Store = Annotated[
         help="Where the tasks are: sqlite:///tasks.db, redis://…, postgresql://…",
     ),
 ]
+Url = Annotated[str, typer.Argument(metavar="URL", help="The store: postgresql://…, dynamodb://…")]
 Namespace = Annotated[
     str,
     typer.Option(help="Whose tasks: the name of the server, if it was given no other namespace."),
@@ -109,9 +113,22 @@ def purge(store: Store) -> None:
     _run(partial(purge_expired, store, console=Console()))
 
 
-def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+@app.command()
+def init(url: Url) -> None:
+    """Set a database up for tasks, or say exactly what is in the way. Safe to run again."""
+    _run(partial(initialize, url, console=Console(soft_wrap=True)))
+
+
+@app.command("check")
+def check_(url: Url) -> None:
+    """Look at a database without changing it. Exit code 1 if there is something to warn of."""
+    good = _run(partial(check, url, console=Console(soft_wrap=True)))
+    raise typer.Exit(0 if good else 1)
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
-        anyio.run(work)
+        return anyio.run(work)
     except MCPTasksError as error:
         _fail(error)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mcp_tasks.domain.record import TaskRecord
+    from mcp_tasks.storage.base import StorageBackend
 
 
 async def list_tasks(url: str, namespace: str, owner: str, *, limit: int, console: Console) -> None:
@@ -88,10 +89,19 @@ async def _existing(url: str, namespace: str) -> AsyncGenerator[TaskStore]:
         ConfigurationError: There is no such file. None was made.
     """
     async with TaskStore.open(url, namespace=namespace) as store:
-        path = getattr(store.backend, "path", None)  # of a backend that keeps a file
-        if isinstance(path, Path) and not path.exists():
-            raise ConfigurationError(f"there is no file {str(path)!r}; nothing was made")
+        require_there(store.backend)
         yield store
+
+
+def require_there(backend: StorageBackend) -> None:
+    """Refuse a file that is not there: opening would make it.
+
+    Raises:
+        ConfigurationError: There is no such file. None was made.
+    """
+    path = getattr(backend, "path", None)  # of a backend that keeps a file
+    if isinstance(path, Path) and not path.exists():
+        raise ConfigurationError(f"there is no file {str(path)!r}; nothing was made")
 
 
 def _says(task: TaskRecord) -> str:
