@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import traceback
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,6 +287,46 @@ async def test_a_lifespan_that_fails_says_why_and_can_be_tried_again() -> None:
             pass
     async with Client(server) as client:
         assert (await client.list_tools()).tools == []
+
+
+class Doubtful(MemoryBackend):
+    """A database that says what is wrong with it."""
+
+    problem: Exception | None = None
+
+    async def check(self) -> list[str]:
+        """Say it."""
+        if self.problem is not None:
+            raise self.problem
+        return ["The server keeps nothing on disk."]
+
+
+async def test_what_is_risky_about_the_database_is_logged_at_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once, where operators look."""
+    server = MCPServer("reports")
+    Tasks.install(server, Doubtful())
+
+    async with Client(server):
+        pass
+
+    said = [r for r in caplog.records if r.getMessage() == "The server keeps nothing on disk."]
+    assert [(r.levelname, r.name) for r in said] == [("WARNING", "mcp_tasks.server")]
+
+
+async def test_a_database_that_cannot_work_stops_the_start() -> None:
+    """Nobody should find out at the first task."""
+    server = MCPServer("reports")
+    backend = Doubtful()
+    backend.problem = ConfigurationError("there is no table")
+    Tasks.install(server, backend)
+
+    with pytest.raises(BaseException) as failed:  # noqa: PT011 - the SDK wraps it in groups
+        async with Client(server):
+            pass
+
+    assert "there is no table" in "".join(traceback.format_exception(failed.value))
 
 
 async def test_tasks_in_memory_outlive_a_connection_in_process() -> None:

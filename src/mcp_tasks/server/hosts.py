@@ -25,6 +25,7 @@ from mcp_tasks.runner import Runner
 from mcp_tasks.server.execution import Execution
 from mcp_tasks.server.owners import is_local
 from mcp_tasks.server.shutdown import TermSignal
+from mcp_tasks.storage.base import Checkable
 
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mcp_tasks.runner import Body, RunnerConfig
     from mcp_tasks.server.execution import CallHandler
     from mcp_tasks.server.places import Place
+    from mcp_tasks.storage.base import StorageBackend
     from mcp_tasks.store import TaskStore
 
     EnterLifespan = Callable[[], AbstractAsyncContextManager[Any]]
@@ -156,6 +158,18 @@ class Hosts:
                     await life.end()
 
 
+async def _look_at(backend: StorageBackend) -> None:
+    """Find out now, and not at the first task, what is wrong with the database.
+
+    Raises:
+        ConfigurationError: It cannot work.
+        StorageUnavailableError: It did not answer.
+    """
+    if isinstance(backend, Checkable):
+        for warning in await backend.check():
+            _log.warning("%s", warning)
+
+
 class _Life:
     """One host, in its own task, for as long as there are entries."""
 
@@ -187,6 +201,7 @@ class _Life:
         _log.info("tasks are kept in %s", place)
         term = TermSignal(host.drain)
         try:
+            await _look_at(host.store.backend)
             await host.runner.start()
             try:
                 if setup.signals:
