@@ -159,6 +159,7 @@ class Shared(MemoryBackend):
     async def close(self) -> None:
         """Leave the records to the others."""
         self._closed = True
+        self._announce()
 
 
 @breaks("a_second_one_shares_the_records")
@@ -218,3 +219,56 @@ class TellsOnlyItsOwn(Shared):
         second = super().reopen()
         second._watchers = set()  # noqa: SLF001 - its own kind
         return second
+
+
+@breaks("all_who_watch_hear_of_a_change")
+class TellsOneOnly(Shared):
+    """Hands each hint to whoever asks first."""
+
+    def _announce(self) -> None:
+        for changed in list(self._watchers)[:1]:
+            changed.set()
+
+
+@breaks("a_change_while_the_last_one_is_looked_at_is_not_lost")
+class ForgetsWhatComesMeanwhile(Shared):
+    """Begins to listen when it is asked, and not before."""
+
+    async def watch(self) -> AsyncIterator[None]:
+        """Clear what came while nobody waited."""
+        changed = asyncio.Event()
+        self._watchers.add(changed)
+        while True:
+            changed.clear()
+            await changed.wait()
+            yield
+
+
+@breaks("one_who_watches_may_go_away")
+class MissesThoseWhoLeave(Shared):
+    """Counts on everybody to stay."""
+
+    _is_missing_one = False
+
+    async def watch(self) -> AsyncIterator[None]:
+        """Note that somebody has gone."""
+        try:
+            async for _ in super().watch():
+                yield
+        finally:
+            self._is_missing_one = True
+
+    def _announce(self) -> None:
+        if self._is_missing_one:
+            message = "deque mutated"
+            raise RuntimeError(message)
+        super()._announce()
+
+
+@breaks("closing_ends_the_watching")
+class KeepsThemWaiting(Shared):
+    """Wakes nobody when it is closed."""
+
+    async def close(self) -> None:
+        """Close, and tell no one."""
+        self._closed = True

@@ -21,7 +21,7 @@ from tests.kit.registry import SABOTEURS
 from tests.kit.saboteurs_of_life import Shared
 from tests.kit.saboteurs_of_listings import SimpleListing
 
-from mcp_tasks.testing import StorageBackendContract
+from mcp_tasks.testing import ChangeSourceContract, ReopenableContract, StorageBackendContract
 
 
 if TYPE_CHECKING:
@@ -37,7 +37,12 @@ MODULES = (
     saboteurs_of_records,
 )
 
-CONTRACT = sorted(name for name in dir(StorageBackendContract) if name.startswith("test_"))
+
+class Everything(StorageBackendContract, ReopenableContract, ChangeSourceContract):
+    """All contracts of a backend."""
+
+
+CONTRACT = sorted(name for name in dir(Everything) if name.startswith("test_"))
 
 # Tests that nobody has managed to break yet. Every name here is a debt.
 WITHOUT_SABOTEUR: set[str] = set()
@@ -54,7 +59,7 @@ class TestSimpleListing(StorageBackendContract):
         await backend.close()
 
 
-class TestShared(StorageBackendContract):
+class TestShared(StorageBackendContract, ReopenableContract, ChangeSourceContract):
     """So is what those that are opened twice start from."""
 
     @pytest.fixture
@@ -77,7 +82,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_contract_catches(test: str) -> None:
     """The saboteur fails the test that is there for it."""
     backend = SABOTEURS[test]()
-    run = getattr(StorageBackendContract(), test)
+    run = getattr(Everything(), test)
 
     # A failing test raises anything: an assertion, the backend's own error, a timeout. Only a
     # skipped one would not have looked.
@@ -90,7 +95,7 @@ async def test_the_contract_catches(test: str) -> None:
 @pytest.mark.parametrize("saboteur", sorted(set(SABOTEURS.values()), key=repr))
 async def test_a_saboteur_is_not_broken_altogether(saboteur: type[MemoryBackend]) -> None:
     """One that can do nothing would prove nothing about the test that it fails."""
-    contract = StorageBackendContract()
+    contract = Everything()
     passed = 0
     for name in CONTRACT:
         with suppress(Exception, pytest.fail.Exception, pytest.skip.Exception):

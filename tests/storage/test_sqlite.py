@@ -24,7 +24,11 @@ from mcp_tasks.storage.base import StoredRecord
 from mcp_tasks.storage.sqlite import SqliteBackend
 from mcp_tasks.storage.sqlite.backend import BACKWARD, FORWARD
 from mcp_tasks.storage.sqlite.file import DriverErrors, mapped_exceptions
-from mcp_tasks.testing import StorageBackendContract
+from mcp_tasks.testing import (
+    ChangeSourceContract,
+    ReopenableContract,
+    StorageBackendContract,
+)
 
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 
 
-class TestSqliteBackend(StorageBackendContract):
+class TestSqliteBackend(StorageBackendContract, ReopenableContract, ChangeSourceContract):
     """The contract over a file."""
 
     @pytest.fixture

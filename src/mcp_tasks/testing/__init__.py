@@ -12,7 +12,9 @@ class TestMyBackend(StorageBackendContract):
         await backend.close()
 ```
 
-`TaskStoreContract`, inherited in the same way, tests the rules about tasks on top of the backend.
+Beside it, and inherited in the same way: `ReopenableContract` for backends with `reopen`,
+`ChangeSourceContract` for those with `watch` as well, and `TaskStoreContract` for the rules about
+tasks on top of any backend.
 
 The tests are plain coroutines without marks: run them with anyio's pytest plugin
 (`anyio_mode = "auto"`) or with pytest-asyncio (`asyncio_mode = "auto"`).
@@ -24,6 +26,7 @@ import pytest
 # Before the import, so that a failing assert shows its values.
 pytest.register_assert_rewrite(
     "mcp_tasks.testing.backend_contract",
+    "mcp_tasks.testing.change_source_contract",
     "mcp_tasks.testing.expiry_rules",
     "mcp_tasks.testing.key_rules",
     "mcp_tasks.testing.lifecycle_rules",
@@ -31,13 +34,21 @@ pytest.register_assert_rewrite(
     "mcp_tasks.testing.operation_rules",
     "mcp_tasks.testing.page_rules",
     "mcp_tasks.testing.quota_rules",
+    "mcp_tasks.testing.reopenable_contract",
     "mcp_tasks.testing.store_contract",
     "mcp_tasks.testing.swap_rules",
     "mcp_tasks.testing.write_rules",
 )
 
 from mcp_tasks.testing.backend_contract import StorageBackendContract  # noqa: E402 - see above
+from mcp_tasks.testing.change_source_contract import ChangeSourceContract  # noqa: E402
+from mcp_tasks.testing.reopenable_contract import ReopenableContract  # noqa: E402
 from mcp_tasks.testing.store_contract import TaskStoreContract  # noqa: E402
 
 
-__all__ = ["StorageBackendContract", "TaskStoreContract"]
+__all__ = [
+    "ChangeSourceContract",
+    "ReopenableContract",
+    "StorageBackendContract",
+    "TaskStoreContract",
+]

@@ -1,4 +1,4 @@
-"""A backend's life: what it says of itself, callers that go away, a second loop, closing."""
+"""A backend's life: what it says of itself, callers that go away, closing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from mcp_tasks.clock import SystemClock
 from mcp_tasks.errors import BackendClosedError, VersionConflictError
-from mcp_tasks.storage.base import ChangeSource, Reopenable, StoredRecord
+from mcp_tasks.storage.base import StoredRecord
 
 
 if TYPE_CHECKING:
@@ -141,110 +141,3 @@ class LifecycleRules:
             outcomes = await asyncio.gather(*writes)
 
         assert outcomes == [1] * 8
-
-    async def test_a_second_one_shares_the_records(self, backend: StorageBackend) -> None:
-        """Each sees at once what the other wrote, and they race for one version."""
-        second = _reopened(backend)
-        try:
-            await backend.put("ada:t1", b"first")
-            assert await second.get("ada:t1") == StoredRecord("ada:t1", b"first", 1)
-
-            await second.put_if_version("ada:t1", b"second", 1)
-            assert await backend.get("ada:t1") == StoredRecord("ada:t1", b"second", 2)
-
-            async with asyncio.timeout(10):
-                outcomes = await asyncio.gather(
-                    *(
-                        handle.put_if_version("ada:t1", b"race", 2)
-                        for _ in range(8)
-                        for handle in (backend, second)
-                    ),
-                    return_exceptions=True,
-                )
-            assert outcomes.count(3) == 1
-            assert sum(isinstance(outcome, VersionConflictError) for outcome in outcomes) == 15
-        finally:
-            await second.close()
-
-    async def test_a_second_one_lives_on_its_own(self, backend: StorageBackend) -> None:
-        """Closing the first does not close it."""
-        second = _reopened(backend)
-        try:
-            await backend.put("ada:t1", b"x")
-            await backend.close()
-
-            assert (await second.get("ada:t1")).data == b"x"
-            assert await second.put("ada:t1", b"y") == 2
-        finally:
-            await second.close()
-
-    async def test_a_second_one_works_on_another_loop(self, backend: StorageBackend) -> None:
-        """It is there for the heartbeat, which has a thread and a loop of its own."""
-        second = _reopened(backend)
-        await backend.put("ada:t1", b"x")
-
-        async def beat() -> int:
-            try:
-                return await second.put("ada:t1", b"y")
-            finally:
-                await second.close()
-
-        async with asyncio.timeout(10):
-            assert await asyncio.to_thread(asyncio.run, beat()) == 2
-        assert (await backend.get("ada:t1")).data == b"y"
-
-    async def test_whoever_watches_hears_of_a_change(self, backend: StorageBackend) -> None:
-        """A hint for waiting readers; what changed, they read."""
-        if not isinstance(backend, ChangeSource):
-            pytest.skip("not a ChangeSource")
-        await backend.put("ada:t1", b"one")
-        heard = asyncio.Event()
-
-        async def listen() -> None:
-            async for _ in backend.watch():
-                heard.set()
-
-        watcher = asyncio.create_task(listen())
-        try:
-            for _ in range(3):
-                heard.clear()
-                async with asyncio.timeout(5):
-                    # It may not be listening yet: write until it is.
-                    while not heard.is_set():
-                        await backend.put("ada:t1", b"more")
-                        await asyncio.sleep(0.002)
-        finally:
-            watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await watcher
-
-    async def test_whoever_watches_hears_of_changes_made_elsewhere(
-        self, backend: StorageBackend
-    ) -> None:
-        """By another process, or here by a second backend."""
-        if not isinstance(backend, ChangeSource):
-            pytest.skip("not a ChangeSource")
-        second = _reopened(backend)
-        heard = asyncio.Event()
-
-        async def listen() -> None:
-            async for _ in backend.watch():
-                heard.set()
-
-        watcher = asyncio.create_task(listen())
-        try:
-            async with asyncio.timeout(5):
-                while not heard.is_set():
-                    await second.put("ada:t1", b"more")
-                    await asyncio.sleep(0.01)
-        finally:
-            watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await watcher
-            await second.close()
-
-
-def _reopened(backend: StorageBackend) -> StorageBackend:
-    if not isinstance(backend, Reopenable):
-        pytest.skip("not Reopenable")
-    return backend.reopen()

@@ -12,7 +12,11 @@ from mcp_tasks.storage.dynamodb import DynamoDBBackend
 from mcp_tasks.storage.dynamodb.driver import open_client
 from mcp_tasks.storage.dynamodb.options import parse
 from mcp_tasks.storage.dynamodb.table import SHAPE
-from mcp_tasks.testing import StorageBackendContract, TaskStoreContract
+from mcp_tasks.testing import (
+    ReopenableContract,
+    StorageBackendContract,
+    TaskStoreContract,
+)
 
 
 if TYPE_CHECKING:
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 _numbers = count(1)
 
 
-class TestDynamoDBBackend(StorageBackendContract):
+class TestDynamoDBBackend(StorageBackendContract, ReopenableContract):
     """The contract over ministack."""
 
     @pytest.fixture
@@ -36,7 +40,7 @@ class TestDynamoDBBackend(StorageBackendContract):
         await backend.close()
 
 
-class TestOverDynalite(StorageBackendContract):
+class TestOverDynalite(StorageBackendContract, ReopenableContract):
     """The contract over dynalite, which does not say what a failed condition met."""
 
     @pytest.fixture

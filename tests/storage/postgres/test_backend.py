@@ -15,17 +15,20 @@ from tests.storage.postgres.witness import Witness
 
 from mcp_tasks.clock import SystemClock
 from mcp_tasks.errors import ConfigurationError, InvalidKeyError, VersionConflictError
-from mcp_tasks.storage.base import ChangeSource
 from mcp_tasks.storage.postgres import NotifyingPostgresBackend, PostgresBackend, PostgresOptions
 from mcp_tasks.storage.postgres.driver import connect
-from mcp_tasks.testing import StorageBackendContract, TaskStoreContract
+from mcp_tasks.testing import (
+    ChangeSourceContract,
+    ReopenableContract,
+    StorageBackendContract,
+    TaskStoreContract,
+)
 from mcp_tasks.testing.servers.postgres import PostgresServer, packaged
 
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from mcp_tasks.storage.base import StorageBackend
     from mcp_tasks.storage.postgres.driver import Connection
 
 
@@ -33,7 +36,7 @@ LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 FAR_AHEAD = datetime(2200, 1, 1, tzinfo=UTC)
 
 
-class TestPostgresBackend(StorageBackendContract):
+class TestPostgresBackend(StorageBackendContract, ReopenableContract, ChangeSourceContract):
     """The contract over a table, with hints."""
 
     @pytest.fixture
@@ -46,21 +49,7 @@ class TestPostgresBackend(StorageBackendContract):
         await backend.close()
 
 
-class WithoutHints(StorageBackendContract):
-    """The contract, but for hints that this backend does not give and does not promise."""
-
-    async def test_whoever_watches_hears_of_a_change(self, backend: StorageBackend) -> None:
-        """There is nothing to watch."""
-        assert not isinstance(backend, ChangeSource)
-
-    async def test_whoever_watches_hears_of_changes_made_elsewhere(
-        self, backend: StorageBackend
-    ) -> None:
-        """There is nothing to watch."""
-        assert not hasattr(backend, "watch")
-
-
-class TestWithoutPreparedStatements(WithoutHints):
+class TestWithoutPreparedStatements(StorageBackendContract, ReopenableContract):
     """The contract with the settings for a proxy that shares connections."""
 
     @pytest.fixture
@@ -73,7 +62,7 @@ class TestWithoutPreparedStatements(WithoutHints):
         await backend.close()
 
 
-class TestOnTheOldestServer(WithoutHints):
+class TestOnTheOldestServer(StorageBackendContract, ReopenableContract):
     """The contract on the oldest server that the package brings."""
 
     @pytest.fixture(scope="class")
@@ -532,7 +521,7 @@ async def _drop(url: str, table: str) -> None:
 if shutil.which("pgbouncer"):
     from tests.storage.postgres.bouncer import PgBouncer
 
-    class TestBehindPgBouncer(WithoutHints):
+    class TestBehindPgBouncer(StorageBackendContract, ReopenableContract):
         """The contract through a proxy that gives every transaction another connection."""
 
         @pytest.fixture(scope="class")

@@ -8,7 +8,12 @@ import pytest
 
 from mcp_tasks.storage.redis import RedisBackend
 from mcp_tasks.storage.redis.options import parse
-from mcp_tasks.testing import StorageBackendContract, TaskStoreContract
+from mcp_tasks.testing import (
+    ChangeSourceContract,
+    ReopenableContract,
+    StorageBackendContract,
+    TaskStoreContract,
+)
 from mcp_tasks.testing.servers.redis import RedisCluster
 
 
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     from mcp_tasks.testing.servers.redis import RedisServer
 
 
-class TestRedisBackend(StorageBackendContract):
+class TestRedisBackend(StorageBackendContract, ReopenableContract, ChangeSourceContract):
     """The contract over one server."""
 
     @pytest.fixture
@@ -45,7 +50,7 @@ class TestStoreOverRedis(TaskStoreContract):
         await backend.close()
 
 
-class TestRedisCluster(StorageBackendContract):
+class TestRedisCluster(StorageBackendContract, ReopenableContract, ChangeSourceContract):
     """The contract over a cluster of three."""
 
     @pytest.fixture(scope="class")
