@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +67,6 @@ async def _round_trips(folder: Path, *, rounds: int, seconds: float) -> dict[str
 
 
 async def _swaps(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
-    os.chmod(folder, 0o755)  # noqa: PTH101, S103 - started by root, PostgreSQL runs as somebody else
     print("Compare-and-swaps of 1 KB against the same driver, batched by hand (medians)")
     print("  store    callers   ratio       /s    raw /s")
     report: dict[str, Any] = {}

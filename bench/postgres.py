@@ -7,6 +7,7 @@ on one connection, with one flush for all of them. It knows no expiry, no confli
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
@@ -100,13 +101,15 @@ async def measure_postgres(
 
     Args:
         folder: Where the server keeps its files, so that it is the same disk as for the others.
-            Under root that must be a folder that anybody can enter.
+            Started by root it runs as somebody else, and takes a temporary folder instead.
         callers: How many callers there are at once, for each measurement.
         rounds: How many turns each side has.
         seconds: How long a turn takes.
     """
-    place = folder / "postgres"
-    place.mkdir()
+    place: Path | None = None
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        place = folder / "postgres"
+        place.mkdir()
     with PostgresServer(place) as server:
         ours = PostgresBackend(server.url)
         raw = await RawBatches.open(server.url)
