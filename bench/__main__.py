@@ -52,16 +52,19 @@ async def run(parts: Sequence[str], out: Path, *, quick: bool) -> None:
 
 async def _round_trips(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
     print("Task round trip against a plain call, same server, JSON mode (medians)")
-    print("  store    clients  ratio(cpu)  ratio(rate)  cpu ms  plain ms     /s  plain /s  polls")
+    print("  store         clients ratio(cpu) ratio(rate)  cpu ms  plain ms     /s plain /s polls")
     urls = {"memory": "memory://", "sqlite": f"sqlite:///{(folder / 'tasks.db').as_posix()}"}
     report: dict[str, Any] = {}
-    for store, url in urls.items():
-        for row in await round_trip.measure(store, url, (1, 16), rounds=rounds, seconds=seconds):
-            report.setdefault(store, {})[str(row.clients)] = row.row()
+    for store, frozen in ((store, frozen) for store in urls for frozen in (False, True)):
+        name = f"{store} frozen" if frozen else store
+        for row in await round_trip.measure(
+            name, urls[store], (1, 16), rounds=rounds, seconds=seconds, frozen=frozen
+        ):
+            report.setdefault(name, {})[str(row.clients)] = row.row()
             print(
-                f"  {store:<8} {row.clients:>7} {row.ratio:>11.3f} {row.rate_ratio:>12.3f}"
+                f"  {name:<13} {row.clients:>7} {row.ratio:>10.3f} {row.rate_ratio:>11.3f}"
                 f" {row.task.cpu_ms:>7.3f} {row.plain.cpu_ms:>9.3f} {row.task.per_second:>6.0f}"
-                f" {row.plain.per_second:>9.0f} {row.gets:>6.2f}"
+                f" {row.plain.per_second:>8.0f} {row.gets:>5.2f}"
             )
     return report
 

@@ -54,14 +54,14 @@ class ServerProcess:
             return int((await connection.fetch("/usage"))["resident"])
 
 
-async def start(store: str, *, port: int | None = None) -> ServerProcess:
+async def start(store: str, *, port: int | None = None, frozen: bool = False) -> ServerProcess:
     """Start a server on `store` and return once it answers.
 
     Raises:
         RuntimeError: It ended, or did not answer for 30 seconds.
     """
     port = port or free_port()
-    command = [sys.executable, "-m", "bench.server", str(port), store]
+    command = [sys.executable, "-m", "bench.server", str(port), store, *["frozen"] * frozen]
     process = subprocess.Popen(command, cwd=ROOT)  # noqa: ASYNC220, S603 - our own server
     server = ServerProcess(port, process)
     try:
@@ -86,9 +86,9 @@ async def _answering(server: ServerProcess) -> None:
 
 
 @asynccontextmanager
-async def running(store: str) -> AsyncGenerator[ServerProcess]:
+async def running(store: str, *, frozen: bool = False) -> AsyncGenerator[ServerProcess]:
     """Run a server on `store` for the length of a block."""
-    server = await start(store)
+    server = await start(store, frozen=frozen)
     try:
         yield server
     finally:

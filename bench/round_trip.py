@@ -58,7 +58,13 @@ class RoundTrip:
 
 
 async def measure(
-    store: str, url: str, clients: tuple[int, ...], *, rounds: int, seconds: float
+    store: str,
+    url: str,
+    clients: tuple[int, ...],
+    *,
+    rounds: int,
+    seconds: float,
+    frozen: bool = False,
 ) -> list[RoundTrip]:
     """Measure one store.
 
@@ -68,8 +74,9 @@ async def measure(
         clients: How many connections at once, one result for each.
         rounds: How often plain and task take turns.
         seconds: How long each turn lasts.
+        frozen: Whether the server has its garbage collector leave out what was there at its start.
     """
-    async with running(url) as server:
+    async with running(url, frozen=frozen) as server:
         return [await _measure(server, store, count, rounds, seconds) for count in clients]
 
 

@@ -1,9 +1,10 @@
-"""The server that is measured: `python -m bench.server PORT [STORE_URL]`. JSON, one worker.
+"""The server that is measured: `python -m bench.server PORT [STORE [frozen]]`. JSON, one worker.
 
 `add` is a plain tool, `add_task` the same work as a task. `/usage` tells what it has used.
 """
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -89,6 +90,9 @@ def main() -> None:
     port = int(sys.argv[1])
     store = sys.argv[2] if len(sys.argv) > 2 else "memory://"  # noqa: PLR2004
     app = build(store).streamable_http_app(json_response=True, max_request_body_size=8 * 2**20)
+    if sys.argv[3:] == ["frozen"]:  # as docs/deploy.md says
+        gc.collect()
+        gc.freeze()
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 

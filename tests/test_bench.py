@@ -30,7 +30,12 @@ def test_the_report_has_the_agreed_form(build: Path) -> None:
     report = json.loads((build / "bench.json").read_text())
 
     assert set(report) == {"round_trip", "backend_cas", "store_mutation_us"}
-    assert set(report["round_trip"]) == {"memory", "sqlite"}
+    assert set(report["round_trip"]) == {
+        "memory",
+        "memory frozen",
+        "sqlite",
+        "sqlite frozen",
+    }
     for clients in report["round_trip"].values():
         assert set(clients) == {"1", "16"}
         for row in clients.values():

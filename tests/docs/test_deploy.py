@@ -67,9 +67,9 @@ def deployed(desk: Desk) -> Desk:
     return desk
 
 
-def uvicorn(desk: Desk, *arguments: str) -> tuple[str, ...]:
+def uvicorn(desk: Desk, *arguments: str, app: str = "deploy_app") -> tuple[str, ...]:
     """Return how the page starts uvicorn."""
-    return ("-m", "uvicorn", "deploy_app:app", "--port", str(desk.port), *arguments)
+    return ("-m", "uvicorn", f"{app}:app", "--port", str(desk.port), *arguments)
 
 
 def client_of(desk: Desk, tasks: TasksClient) -> Client:
@@ -118,6 +118,12 @@ async def test_any_of_several_processes_serves_any_task(deployed: Desk) -> None:
         assert "on attempt 2" in result.structured_content["result"]
         parent.terminate()
         parent.wait(30)
+
+
+async def test_a_server_may_freeze_what_it_loaded(deployed: Desk) -> None:
+    """It is the same server."""
+    with deployed.server(*uvicorn(deployed, app="deploy_frozen")) as server:
+        assert await pids(deployed, TasksClient(), 1) == {str(server.pid)}
 
 
 async def test_sigterm_lets_short_work_finish_and_hands_on_the_rest(deployed: Desk) -> None:
