@@ -1,5 +1,6 @@
 """The commands. Each says on its own help page what it does."""
 
+import logging
 from collections.abc import Callable, Coroutine
 from functools import partial
 from importlib.metadata import version
@@ -105,6 +106,23 @@ def list_(
 def show(task_id: str, store: Store, namespace: Namespace, owner: Owner = ANONYMOUS) -> None:
     """Show where a task stands, without its arguments, answers and result."""
     _run(partial(show_task, store, namespace, owner, task_id, console=Console()))
+
+
+@app.command()
+def worker(
+    server: Annotated[
+        str, typer.Argument(metavar="MODULE:SERVER", help="Your server, such as reports.app:mcp")
+    ],
+) -> None:
+    """Run the tasks of a server without serving it, until SIGTERM or Ctrl-C."""
+    from mcp_tasks.server.working import load_server, run_worker  # noqa: PLC0415 - loads the SDK
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        found = load_server(server)
+    except MCPTasksError as error:
+        _fail(error)
+    _run(partial(run_worker, found))
 
 
 @app.command()

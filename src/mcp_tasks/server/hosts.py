@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,10 @@ _log = logging.getLogger("mcp_tasks.server")
 
 STDIO_DRAIN = 1.0
 """Seconds to drain without HTTP. Clients close stdin, wait two seconds, and kill."""
+
+only_runs: ContextVar[list[Host] | None] = ContextVar("only_runs", default=None)
+"""Set in a process that serves nobody: its hosts run tasks whatever `worker` says, drain for the
+whole time that is configured, and are noted here when they have started."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,13 @@ class Host:
     """
 
     def __init__(self, setup: Setup, store: TaskStore, lifespan_context: Any) -> None:
+        hosts = only_runs.get()
         self.store = store
         self.is_local = is_local(store.backend)
         self.is_http = setup.serves_http()
         self.lifespan_context = lifespan_context
         self._config = setup.config
+        self._only_runs = hosts is not None
         self._execution = Execution(setup.handler, lifespan_context)
         self._has_tool = setup.has_tool
         self.runner = Runner(
@@ -96,15 +103,19 @@ class Host:
             self._find_body,
             config=setup.config,
             around=setup.around,
-            worker=setup.worker,
+            worker=setup.worker or hosts is not None,
         )
+        if hosts is not None:
+            hosts.append(self)
 
     def _find_body(self, tool: str) -> Body | None:
         return self._execution if self._has_tool(tool) else None
 
     async def drain(self) -> None:
         """Let running tasks finish for the time there is, and hand back the others."""
-        seconds = self._config.drain if self.is_http else min(STDIO_DRAIN, self._config.drain)
+        seconds = self._config.drain
+        if not (self.is_http or self._only_runs):
+            seconds = min(STDIO_DRAIN, seconds)
         await self.runner.drain(seconds)
 
 
