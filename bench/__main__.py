@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import cas, extras, mutation, round_trip
+from bench import cas, extras, mutation, pages, round_trip
+from bench.dynamodb import measure_dynamodb
 from bench.postgres import measure_postgres
 from bench.redis import measure_redis
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-PARTS = ("round_trip", "backend_cas", "store_mutation", "extras")
+PARTS = ("round_trip", "backend_cas", "store_mutation", "pages", "extras")
+_SWAPS = (cas.measure_sqlite, measure_redis, measure_postgres, measure_dynamodb)
+_MANY = {"sqlite": 100_000, "redis": 100_000, "postgres": 100_000, "dynamodb": 20_000}
 
 
 async def run(parts: Sequence[str], out: Path, *, quick: bool) -> None:
@@ -46,8 +49,13 @@ async def run(parts: Sequence[str], out: Path, *, quick: bool) -> None:
             report["store_mutation_us"] = await _mutation(quick=quick)
         if report:
             _write(out / "bench.json", report)
+        extra: dict[str, Any] = {}
+        if "pages" in parts:
+            extra["Pages"] = await _pages(folder, quick=quick)
         if "extras" in parts:
-            _write(out / "bench-extra.json", await _extras(folder, quick=quick))
+            extra |= await _extras(folder, quick=quick)
+        if extra:
+            _write(out / "bench-extra.json", extra)
 
 
 async def _round_trips(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
@@ -73,7 +81,7 @@ async def _swaps(folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]
     print("Compare-and-swaps of 1 KB against the same driver, batched by hand (medians)")
     print("  store    callers   ratio       /s    raw /s")
     report: dict[str, Any] = {}
-    for measure in (cas.measure_sqlite, measure_redis, measure_postgres):
+    for measure in _SWAPS:
         for row in await measure(folder, (1, 16, 128), rounds=rounds, seconds=seconds):
             report.setdefault(row.store, {})[str(row.callers)] = row.row()
             print(
@@ -87,6 +95,26 @@ async def _mutation(*, quick: bool) -> float:
     cost, size = await mutation.measure(rounds=3 if quick else 9, count=500 if quick else 5_000)
     print(f"TaskStore, one mutation of a record of {size} bytes, no I/O: {cost:.1f} µs of CPU")
     return round(cost, 2)
+
+
+async def _pages(folder: Path, *, quick: bool) -> dict[str, Any]:
+    print("A page of 50, by how many records the owner has (medians)")
+    print("  store        few    many   ratio  few ms  many ms")
+    report: dict[str, Any] = {}
+    for store, many in _MANY.items():
+        row = await pages.measure_pages(
+            folder,
+            store,
+            few=100 if quick else 1_000,
+            many=1_000 if quick else many,
+            rounds=20 if quick else 500,
+        )
+        report[store] = row.row()
+        print(
+            f"  {store:<8} {row.few:>7} {row.many:>7} {row.many_ms / row.few_ms:>7.3f}"
+            f" {row.few_ms:>7.3f} {row.many_ms:>8.3f}"
+        )
+    return report
 
 
 async def _extras(folder: Path, *, quick: bool) -> dict[str, Any]:

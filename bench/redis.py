@@ -1,4 +1,4 @@
-"""Compare-and-swaps of the Redis backend against the driver alone, batched by hand; pages.
+"""Compare-and-swaps of the Redis backend against the driver alone, batched by hand.
 
 The bare thing is the fastest way known: callers that wait share one pipeline on one connection, and
 a script compares, writes the record and puts it into a sorted set. It knows no expiry, no hints, no
@@ -8,13 +8,11 @@ conflicts and no errors.
 from __future__ import annotations
 
 import asyncio
-import statistics
-import time
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.asyncio import Redis
 
-from bench.cas import RECORD, measure
+from bench.cas import measure
 from mcp_tasks.storage.redis import RedisBackend
 from mcp_tasks.testing.servers.redis import RedisServer
 
@@ -107,39 +105,3 @@ async def measure_redis(
         finally:
             await ours.close()
             await raw.close()
-
-
-async def measure_pages(
-    folder: Path, *, few: int = 1_000, many: int = 100_000, rounds: int = 300
-) -> tuple[float, float]:
-    """Measure a page of 50 records among few and among many, in turns.
-
-    Args:
-        folder: Where the server keeps its files.
-        few: How many records the one owner has.
-        many: And the other.
-        rounds: How many pages of each, begun at places all over its records.
-
-    Returns:
-        Seconds for a page among few and among many, medians.
-    """
-    place = folder / "pages"
-    place.mkdir()
-    with RedisServer(place, settings={"appendonly": "no"}) as server:
-        backend = RedisBackend.from_url(server.url)
-        for owner, count in (("few", few), ("many", many)):
-            for first in range(0, count, 500):
-                numbers = range(first, min(first + 500, count))
-                puts = (backend.put(f"{owner}:t{number:07d}", RECORD) for number in numbers)
-                await asyncio.gather(*puts)
-        times: dict[str, list[float]] = {"few": [], "many": []}
-        for turn in range(rounds):
-            for owner, count in (("few", few), ("many", many)):
-                after = f"{owner}:t{turn * (count - 51) // rounds:07d}"
-                began = time.perf_counter()
-                page = await backend.list_by_prefix(f"{owner}:", limit=50, after=after)
-                times[owner].append(time.perf_counter() - began)
-                if len(page.records) != 50:  # noqa: PLR2004 - as asked
-                    raise AssertionError(page)
-        await backend.close()
-        return statistics.median(times["few"]), statistics.median(times["many"])

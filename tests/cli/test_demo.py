@@ -47,7 +47,12 @@ def test_the_demo_shows_a_task_that_outlives_its_server(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "words"), [("redis", "the Redis server"), ("postgres", "the PostgreSQL server")]
+    ("store", "words"),
+    [
+        ("redis", "the Redis server"),
+        ("postgres", "the PostgreSQL server"),
+        ("dynamodb", "the ministack server"),
+    ],
 )
 def test_the_demo_runs_on_a_server_that_it_starts(folder: Path, store: str, words: str) -> None:
     """The same task, the same kill, and another store under it."""
