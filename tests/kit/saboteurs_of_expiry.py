@@ -26,6 +26,15 @@ class Moves(MemoryBackend):
         return super()._write(key, data, version, moved)
 
 
+@breaks("a_time_without_a_zone_is_refused")
+class TakesAnyTime(Moves):
+    """Takes every time for one in UTC."""
+
+    def moved(self, expires_at: datetime) -> datetime:
+        """Say that it is."""
+        return expires_at.replace(tzinfo=UTC)
+
+
 @breaks("an_expired_record_is_not_found")
 class ReadsTheExpired(MemoryBackend):
     """Leaves expiry to the clean-up."""

@@ -25,11 +25,17 @@ class SimpleListing(MemoryBackend):
     ) -> Page:
         """Select, sort, skip, cut."""
         self._check_open()
+        self.check(limit)
         split_prefix(prefix)
         keys = self.in_order(self.selected(prefix, after), reverse=reverse)
         keys = [key for key in keys if after is None or self.is_behind(key, after, reverse=reverse)]
         page = keys[:limit]
         return Page([self.shown(key) for key in page], self.next_of(page, keys[limit:]))
+
+    def check(self, limit: int) -> None:
+        """Refuse a page of nothing."""
+        if limit < 1:
+            raise ValueError(limit)
 
     def is_alive(self, key: str) -> bool:
         """Tell whether it has not expired."""
@@ -285,3 +291,11 @@ class CountsRecords(SimpleListing):
         keys = self.in_order(self.selected(prefix, None), reverse=reverse)[skip:]
         self._offset = skip + limit
         return Page([self.shown(key) for key in keys[:limit]], self.next_of(keys, keys[limit:]))
+
+
+@breaks("a_page_of_nothing_is_refused")
+class GivesAPageOfNothing(SimpleListing):
+    """Does what it is asked."""
+
+    def check(self, limit: int) -> None:
+        """Take any."""

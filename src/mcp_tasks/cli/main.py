@@ -144,6 +144,27 @@ def check_(url: Url) -> None:
     raise typer.Exit(0 if good else 1)
 
 
+@app.command("verify")
+def verify_(
+    url: Url,
+    report: Annotated[
+        Path | None,
+        typer.Option("--json", dir_okay=False, help="Write the whole result to this file."),
+    ] = None,
+) -> None:
+    """Run the contract of storage backends against a live database, and leave nothing behind.
+
+    Needs the extra `testing`. Exit code 1 if a test failed.
+    """
+    from mcp_tasks.cli.verify import verify  # noqa: PLC0415 - loads the kit
+
+    try:
+        good = verify(url, report=report, console=Console(soft_wrap=True))
+    except MCPTasksError as error:
+        _fail(error)
+    raise typer.Exit(0 if good else 1)
+
+
 def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         return anyio.run(work)

@@ -6,7 +6,8 @@ every rule about tasks is in `mcp_tasks.store`. What each method promises is wri
 
 Rules that hold for all methods:
 
-- A key is `partition:sort` with exactly one colon (`mcp_tasks.storage.keys` makes them).
+- A key is `partition:sort` with exactly one colon (`mcp_tasks.storage.keys` makes them). What is no
+  key raises `InvalidKeyError`, from every method.
 - Versions start at 1 and rise by 1 with every write. 0 means absent. After a delete or an expiry a
   key starts at 1 again.
 - A record past its `expires_at` does not exist, from that millisecond on, whether or not it was
@@ -94,6 +95,7 @@ class StorageBackend(Protocol):
 
         Raises:
             RecordTooLargeError: Nothing was written.
+            TypeError: `expires_at` has no time zone. Nothing was written.
             OutcomeUnknownError: The database did not answer. The write may have happened.
         """
         ...
@@ -119,6 +121,7 @@ class StorageBackend(Protocol):
             VersionConflictError: Someone wrote first; `actual` is the true version, 0 if the
                 record is gone. Nothing was changed.
             RecordTooLargeError: Nothing was written.
+            TypeError: `expires_at` has no time zone. Nothing was written.
             OutcomeUnknownError: The database did not answer. The write may have happened.
         """
         ...
@@ -149,6 +152,7 @@ class StorageBackend(Protocol):
 
         Raises:
             InvalidKeyError: `prefix` has no colon.
+            ValueError: `limit` is less than 1.
             StorageUnavailableError: The database did not answer.
         """
         ...

@@ -25,6 +25,7 @@ from mcp_tasks.errors import InvalidKeyError
 
 MAX_PART_BYTES = 200
 MAX_KEY_BYTES = 900  # DynamoDB: 2,048 for the partition, 1,024 for the sort key
+_NO_TEXT = "a lone surrogate is no text"
 
 
 @lru_cache(maxsize=4096)
@@ -44,7 +45,8 @@ def split(key: str) -> tuple[str, str]:
     """Take a key apart into partition and sort.
 
     Raises:
-        InvalidKeyError: Not exactly one colon, an empty partition or sort, or too long.
+        InvalidKeyError: Not exactly one colon, an empty partition or sort, too long, or no text
+            (a lone surrogate).
     """
     partition, colon, sort = key.partition(":")
     if not colon:
@@ -53,7 +55,11 @@ def split(key: str) -> tuple[str, str]:
         raise InvalidKeyError(key, "more than one ':'")
     if not partition or not sort:
         raise InvalidKeyError(key, "an empty partition or sort")
-    if len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise InvalidKeyError(key, _NO_TEXT) from None
+    if size > MAX_KEY_BYTES:
         raise InvalidKeyError(key, f"longer than {MAX_KEY_BYTES} bytes")
     return partition, sort
 
@@ -62,11 +68,15 @@ def split_prefix(prefix: str) -> tuple[str, str]:
     """Take a listing prefix apart into the whole partition and the begin of the sort (or "").
 
     Raises:
-        InvalidKeyError: Not exactly one colon, or an empty partition.
+        InvalidKeyError: Not exactly one colon, an empty partition, or no text.
     """
     partition, colon, sort = prefix.partition(":")
     if not colon or not partition or ":" in sort:
         raise InvalidKeyError(prefix, "a prefix is 'partition:' or 'partition:begin-of-sort'")
+    try:
+        prefix.encode()
+    except UnicodeEncodeError:
+        raise InvalidKeyError(prefix, _NO_TEXT) from None
     return partition, sort
 
 

@@ -173,6 +173,21 @@ class ExpiryRules:
 
         assert await backend.get("ada:t1") == StoredRecord("ada:t1", b"one", 1)
 
+    async def test_a_time_without_a_zone_is_refused(self, backend: StorageBackend) -> None:
+        """Nobody can say when that is; and nothing is written meanwhile."""
+        somewhere = FAR_AHEAD.replace(tzinfo=None)
+        await backend.put("ada:t1", b"one")
+
+        with pytest.raises(TypeError):
+            await backend.put("ada:t1", b"two", expires_at=somewhere)
+        with pytest.raises(TypeError):
+            await backend.put_if_version("ada:t1", b"two", 1, expires_at=somewhere)
+        with pytest.raises(TypeError):
+            await backend.put_if_version("ada:t2", b"two", 0, expires_at=somewhere)
+
+        assert await backend.get("ada:t1") == StoredRecord("ada:t1", b"one", 1)
+        assert len((await backend.list_by_prefix("ada:")).records) == 1
+
     async def test_cleaning_up_removes_what_has_expired(self, backend: StorageBackend) -> None:
         """And says how many it removed, unless the database does that by itself."""
         for number in range(5):

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from mcp_tasks.storage.base import StorageBackend
 
 
-BAD_KEYS = ("", ":", "ada", "ada:", ":t1", "ada:t1:x", "ada::t1", f"ada:{'t' * MAX_KEY_BYTES}")
-BAD_PREFIXES = ("", ":", "ada", ":t1", "ada:t1:", "ada::")
+TOO_LONG = f"ada:{'t' * MAX_KEY_BYTES}"
+NO_TEXT = "ada:\ud800"
+BAD_KEYS = ("", ":", "ada", "ada:", ":t1", "ada:t1:x", "ada::t1", TOO_LONG, NO_TEXT)
+BAD_PREFIXES = ("", ":", "ada", ":t1", "ada:t1:", "ada::", NO_TEXT)
 
 
 class KeyRules:

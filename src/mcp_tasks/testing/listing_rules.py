@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from mcp_tasks.storage.base import StoredRecord
 from mcp_tasks.storage.keys import Keys
 
@@ -91,6 +93,14 @@ class ListingRules:
         assert await _sorts(backend, "ada:a*") == ["a*1"]
         assert await _sorts(backend, "ada:a?") == ["a?1"]
         assert await _sorts(backend, "ada:[a]") == ["[a]1"]
+
+    async def test_a_page_of_nothing_is_refused(self, backend: StorageBackend) -> None:
+        """Whoever pages by it would never come to an end."""
+        await backend.put("ada:t1", b"one")
+
+        for limit in (0, -1):
+            with pytest.raises(ValueError, match=str(limit)):
+                await backend.list_by_prefix("ada:", limit=limit)
 
     async def test_the_case_of_a_prefix_counts(self, backend: StorageBackend) -> None:
         """As it does in keys."""
