@@ -290,6 +290,31 @@ async def test_large_arguments_and_results_go_through(stand: Stand) -> None:
     assert await stand.value(task_id) == text
 
 
+async def test_large_arguments_are_written_once_and_go_with_the_end(shared: Stand) -> None:
+    """However often the task writes meanwhile; and a worker that just created it reads none."""
+
+    async def walk(task: TaskContext, text: str) -> int:
+        for number in range(3):
+            await task.step(f"step-{number}", lambda: 1)
+        return len(text)
+
+    shared.tool(walk)
+    runner = await shared.runner()
+    link = shared.link(runner)
+    link.calls.clear()
+
+    text = "x" * 1_000_000
+    task_id = await shared.create(runner, "walk", policy=shared.resumable, text=text)
+    assert await shared.value(task_id) == 1_000_000
+
+    pieces = [operation for operation, key in link.calls if "@blobs" in key]
+    assert pieces[:4] == ["put_if_version"] * 4
+    assert set(pieces[4:]) <= {"delete"}
+    async with asyncio.timeout(5):
+        while await shared.keys("@blobs.ada:"):  # noqa: ASYNC110 - deleted behind the end
+            await asyncio.sleep(0.01)
+
+
 async def test_a_failing_error_body_is_dropped_not_fatal(stand: Stand) -> None:
     """Data that JSON does not have must not keep a task from ending."""
 

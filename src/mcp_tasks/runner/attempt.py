@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
-    from mcp_tasks.domain.record import Payload, TaskRecord
+    from mcp_tasks.domain.record import Call, Payload, TaskRecord
     from mcp_tasks.runner.operations import Step
     from mcp_tasks.runner.outcome import Body, Outcome
     from mcp_tasks.store.changes import Versioned
@@ -82,6 +82,7 @@ class Attempt:
         worker: Under which incarnation.
         claimed: The record as claimed by it, and its version.
         body: What carries out the call.
+        call: The call with its values in hand, if it was just made: nothing is read then.
 
     Attributes:
         started: The body may have begun.
@@ -93,7 +94,14 @@ class Attempt:
         operations: What the body can do.
     """
 
-    def __init__(self, runner: Host, worker: str, claimed: Versioned, body: Body) -> None:
+    def __init__(
+        self,
+        runner: Host,
+        worker: str,
+        claimed: Versioned,
+        body: Body,
+        call: Call | None = None,
+    ) -> None:
         record = claimed.record
         self.task_id = record.task_id
         self.owner = record.owner
@@ -110,6 +118,7 @@ class Attempt:
         self._runner = runner
         self._store = runner.store
         self._body = body
+        self._call = call
         self._current = claimed
         self._task: asyncio.Task[None] | None = None
         self._is_cancellable = False
@@ -188,8 +197,10 @@ class Attempt:
         record = self.record
         if record.journal.count:
             await self.patiently(lambda: self.operations.load(record.journal))
-        arguments = await self._load(record.call.arguments)
-        responses = await self._load(record.call.input_responses)
+        call, self._call = self._call or record.call, None
+        arguments = await self._load(call.arguments)
+        responses = await self._load(call.input_responses)
+        del call  # which may hold megabytes
         task = TaskContext(
             self.operations,
             task_id=self.task_id,

@@ -327,13 +327,14 @@ class Runner:
                 owner, call, worker.name, note, policy=policy, ttl=ttl, poll_interval=poll_interval
             )
 
-        self._spawn_body(self._live(worker, body, create, born))
+        self._spawn_body(self._live(worker, body, call, create, born))
         return await born
 
     async def _live(
         self,
         worker: Worker,
         body: Body,
+        call: Call,
         create: Callable[[Note], Awaitable[Versioned]],
         born: asyncio.Future[TaskRecord],
     ) -> None:
@@ -342,6 +343,7 @@ class Runner:
         Args:
             worker: Under which incarnation. The caller has taken a slot and counted the create.
             body: What carries out the call.
+            call: Which.
             create: Writes the record, given what notes it on the worker's sheet.
             born: Resolved when the task is durable, and before its body begins.
         """
@@ -358,7 +360,7 @@ class Runner:
         attempt: Attempt | None = None
         try:
             created = await create(note)
-            attempt = Attempt(self, worker.name, created, body)
+            attempt = Attempt(self, worker.name, created, body, call)
             if not worker.is_good or self._draining:
                 await self._hand_back(attempt)
                 attempt = None

@@ -77,16 +77,16 @@ class Creation(Records):
                 else asyncio.ensure_future(self.index.put_ready(record, 1))
             )
             try:
-                version = await self._insert(record)
+                written = await self._insert(record)
             except BaseException:
                 if announced is not None:
                     announced.add_done_callback(_look_at)
                 raise
             if announced is not None:
                 await announced
-            if version:
-                self.changes.publish(Versioned(record, version))
-                return record
+            if written is not None:
+                self.changes.publish(written)
+                return written.record
 
     async def create_claimed(
         self,
@@ -124,23 +124,23 @@ class Creation(Records):
             record = replace(record, worker=worker, attempt=1)
             admitted = self.quota.enter(owner, record.task_id)
             noted = note(record)
-            version = 0
+            written: Versioned | None = None
             try:
-                version = await self._insert(record)
+                written = await self._insert(record)
                 is_admitted = await admitted
                 await noted
             except BaseException:
                 for future in (admitted, noted):
                     future.add_done_callback(_look_at)
-                if version:
+                if written is not None:
                     self.soon(self._withdraw(record))
                 raise
-            if not version:
+            if written is None:
                 continue
             if not is_admitted:
                 await self._withdraw(record)
                 raise QuotaExceededError(self.config.max_active_of(owner))
-            return Versioned(record, version)
+            return written
 
     def _refuse_if_full(self, owner: str) -> None:
         if len(owner) > _MAX_OWNER:
@@ -187,16 +187,16 @@ class Creation(Records):
                 ttl.total_seconds() * 1000, self.config.max_ttl.total_seconds() * 1000
             )
 
-    async def _insert(self, record: TaskRecord) -> int:
-        """Write a new record; 0 when a tombstone lies under its id."""
+    async def _insert(self, record: TaskRecord) -> Versioned | None:
+        """Write a new record, and return it as written; `None` if a tombstone lies under its id."""
         # Half of a record is for what the task will bring: above all, it must be able to end.
         record, data = await self.fitting.fit(record, "", self.head_bytes // 2)
         version, unanswered = await self.swap_record(record, data, 0)
         if version is None and unanswered:
             found = await self.find(record.owner, record.task_id, after_unanswered=True)
             if found is not None and record.writes[0] in found.record.writes:
-                return found.version
-        return version or 0
+                return found
+        return None if version is None else Versioned(record, version)
 
     async def _withdraw(self, record: TaskRecord) -> None:
         """Remove a new record that nobody was told of."""

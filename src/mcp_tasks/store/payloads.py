@@ -104,10 +104,13 @@ class Payloads:
 
     async def delete(self, blobs: Iterable[Blob], owner: str, task_id: str) -> None:
         """Remove blobs that no reader needs any more. What is left goes by its expiry."""
+        keys = [
+            self._keys.blob(owner, task_id, blob.name, number)
+            for blob in blobs
+            for number in range(blob.chunks)
+        ]
         with translated():
-            for blob in blobs:
-                for number in range(blob.chunks):
-                    await self._backend.delete(self._keys.blob(owner, task_id, blob.name, number))
+            await asyncio.gather(*(self._backend.delete(key) for key in keys))
 
 
 def blobs_to_run(record: TaskRecord) -> set[Blob]:

@@ -39,7 +39,6 @@ def key_of(key: str) -> dict[str, Any]:
         InvalidKeyError: It is no key.
     """
     partition, sort = split(key)
-    check_text(key)
     return {"PK": {"S": OWNER + partition}, "SK": {"S": TASK + sort}}
 
 
