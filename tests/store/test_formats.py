@@ -9,8 +9,7 @@ import msgspec
 import pytest
 
 from mcp_tasks.errors import RecordFormatError, TaskNotFoundError
-from mcp_tasks.testing.operation_rules import CHANGES, OPERATIONS
-from mcp_tasks.testing.task_samples import CALL, raw
+from mcp_tasks.testing.task_samples import CALL, CHANGES, OPERATIONS, raw
 
 
 if TYPE_CHECKING:

@@ -32,11 +32,13 @@ pytest.register_assert_rewrite(
     "mcp_tasks.testing.lifecycle_rules",
     "mcp_tasks.testing.listing_rules",
     "mcp_tasks.testing.operation_rules",
+    "mcp_tasks.testing.outcome_rules",
     "mcp_tasks.testing.page_rules",
     "mcp_tasks.testing.quota_rules",
     "mcp_tasks.testing.reopenable_contract",
     "mcp_tasks.testing.store_contract",
     "mcp_tasks.testing.swap_rules",
+    "mcp_tasks.testing.time_rules",
     "mcp_tasks.testing.write_rules",
 )
 

@@ -150,4 +150,5 @@ class PageRules:
 
         for owner in ("", "@blobs", "@rosters", "@ready", "@blobs.ada", "ad"):
             assert (await store.list(owner)).tasks == []
-        assert [found.task_id for found in (await store.list("ada")).tasks] == [task.task_id]
+        page = await store.list("ada")
+        assert ([found.task_id for found in page.tasks], page.damaged) == ([task.task_id], 0)

@@ -13,8 +13,10 @@ import pytest
 from mcp_tasks.store import TaskStore
 from mcp_tasks.testing.clocks import ManualClock
 from mcp_tasks.testing.operation_rules import OperationRules
+from mcp_tasks.testing.outcome_rules import OutcomeRules
 from mcp_tasks.testing.page_rules import PageRules
 from mcp_tasks.testing.quota_rules import QuotaRules
+from mcp_tasks.testing.time_rules import TimeRules
 
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from mcp_tasks.storage.base import StorageBackend
 
 
-class TaskStoreContract(OperationRules, PageRules, QuotaRules):
+class TaskStoreContract(OperationRules, OutcomeRules, TimeRules, PageRules, QuotaRules):
     """What every task store does. Inherit it and bring the fixture `backend`."""
 
     @pytest.fixture
