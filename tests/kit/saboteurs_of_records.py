@@ -650,3 +650,24 @@ class LocksTheTable(MemoryBackend):
             return version
         finally:
             self._busy = False
+
+
+@breaks("histories_are_linearizable")
+class AsksACopyNowAndThen(MemoryBackend):
+    """Every third read is answered by a copy that is one write behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._behind: dict[str, StoredRecord] = {}
+        self._reads = 0
+
+    def _write(self, key: str, data: bytes, version: int, expires_at: datetime | None) -> int:
+        if key in self._entries:
+            self._behind[key] = StoredRecord(key, *self._entries[key][:2])
+        return super()._write(key, data, version, expires_at)
+
+    async def get(self, key: str) -> StoredRecord:
+        """Read here or there."""
+        self._reads += 1
+        here = await super().get(key)
+        return self._behind.get(key, here) if self._reads % 3 == 0 else here

@@ -28,6 +28,7 @@ pytest.register_assert_rewrite(
     "mcp_tasks.testing.backend_contract",
     "mcp_tasks.testing.change_source_contract",
     "mcp_tasks.testing.expiry_rules",
+    "mcp_tasks.testing.history_rules",
     "mcp_tasks.testing.key_rules",
     "mcp_tasks.testing.lifecycle_rules",
     "mcp_tasks.testing.listing_rules",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mcp_tasks.testing.contract import Contract
 from mcp_tasks.testing.expiry_rules import ExpiryRules
+from mcp_tasks.testing.history_rules import HistoryRules
 from mcp_tasks.testing.key_rules import KeyRules
 from mcp_tasks.testing.lifecycle_rules import LifecycleRules
 from mcp_tasks.testing.listing_rules import ListingRules
@@ -16,6 +17,13 @@ from mcp_tasks.testing.write_rules import WriteRules
 
 
 class StorageBackendContract(
-    KeyRules, WriteRules, SwapRules, ListingRules, ExpiryRules, LifecycleRules, Contract
+    KeyRules,
+    WriteRules,
+    SwapRules,
+    HistoryRules,
+    ListingRules,
+    ExpiryRules,
+    LifecycleRules,
+    Contract,
 ):
     """What every backend does. Inherit it and bring the fixture `backend`."""
