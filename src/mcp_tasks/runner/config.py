@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mcp_tasks.errors import ConfigurationError
 
 
-_MAY_BE_ZERO = {"cancel_grace", "drain", "get_hold", "progress_every"}
+_MAY_BE_ZERO = {"cancel_grace", "drain", "get_hold", "progress_every", "cleanup_every"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,8 @@ class RunnerConfig:
         drain: How long running bodies may go on at shutdown.
         get_hold: How long a `get` waits for the next change of a task that runs here; 0 for not.
         progress_every: Between two writes that carry nothing but progress.
+        cleanup_every: Between two clean-ups of what has expired, by one worker of the namespace;
+            0 for none, when something else calls `TaskStore.cleanup_expired`.
     """
 
     max_running: int = 128
@@ -40,6 +42,7 @@ class RunnerConfig:
     drain: float = 20.0
     get_hold: float = 0.05
     progress_every: float = 1.0
+    cleanup_every: float = 600.0
 
     def __post_init__(self) -> None:
         """Refuse times with which a live worker would be taken for dead.

@@ -26,6 +26,7 @@ from mcp_tasks.errors import (
     TaskNotFoundError,
 )
 from mcp_tasks.runner.attempt import Attempt, Stop
+from mcp_tasks.runner.cleaning import Cleaner
 from mcp_tasks.runner.config import RunnerConfig
 from mcp_tasks.runner.lookout import Lookout
 from mcp_tasks.runner.recovery import Reaper
@@ -135,12 +136,19 @@ class Runner:
             self.store.changes.listeners.append(self._hear)
             if self._runs:
                 await self._register()
-                self._scan = asyncio.create_task(Lookout(self).run())
+                self._scan = asyncio.create_task(self._look_out())
         except BaseException:
             self._users -= 1
             self.is_closed = True
             self.store.changes.listeners.remove(self._hear)
             raise
+
+    async def _look_out(self) -> None:
+        """Do what goes on behind the tasks, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(Lookout(self).run())
+            if self.config.cleanup_every:
+                group.create_task(Cleaner(self.store, self.config.cleanup_every).run())
 
     async def stop(self) -> None:
         """End one use; the last one drains, hands back what is left, and retires the worker."""
