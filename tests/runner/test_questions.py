@@ -304,7 +304,7 @@ async def test_a_thousand_parked_tasks_cost_only_rows(stand: Stand) -> None:
         await stand.reached(task_id, is_parked)
     await asyncio.sleep(0.05)
 
-    assert len(asyncio.all_tasks()) <= before + 2
+    assert len(asyncio.all_tasks()) <= before + 10  # what the worker itself does beside
     await asyncio.gather(
         *(stand.store.answer(stand.owner, task_id, {"who": yes("Ada")}) for task_id in ids)
     )

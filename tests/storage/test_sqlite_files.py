@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from mcp_tasks.errors import (
     StorageUnavailableError,
 )
 from mcp_tasks.storage.sqlite import SqliteBackend
+from mcp_tasks.storage.sqlite.file import open_writer
 
 
 if TYPE_CHECKING:
@@ -48,6 +51,21 @@ async def test_a_read_alone_makes_the_file(path: Path) -> None:
 
     assert not (await backend.list_by_prefix("ada:")).records
     await backend.close()
+
+
+def test_a_new_file_can_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    """Whoever is late sees the file half made by none: not yet ours, or ours."""
+    for turn in range(30):
+        path = tmp_path / f"{turn}.db"
+        ready = threading.Barrier(6)
+
+        def open_together(path: Path = path, ready: threading.Barrier = ready) -> None:
+            ready.wait()
+            open_writer(path, busy_timeout=5).close()
+
+        with ThreadPoolExecutor(6) as pool:
+            for opened in [pool.submit(open_together) for _ in range(6)]:
+                opened.result()
 
 
 async def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
@@ -163,6 +181,7 @@ _TRY_TO_WRITE = """
 import asyncio, os, sys
 from mcp_tasks.errors import StorageError
 from mcp_tasks.storage.sqlite import SqliteBackend
+from mcp_tasks.storage.sqlite.file import open_writer
 if os.getuid() == 0:
     os.setuid(65534)
 

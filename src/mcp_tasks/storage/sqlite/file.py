@@ -206,7 +206,9 @@ def _prepare(connection: apsw.Connection, path: Path, busy_timeout: float) -> No
     connection.set_busy_timeout(round(busy_timeout * 1000))
     if connection.readonly("main"):
         raise StorageReadOnlyError(str(path), "the file is read-only")
+    connection.execute("BEGIN").fetchall()  # one state of the file: others may be making it now
     there = _check_format(connection, path)
+    connection.execute("COMMIT").fetchall()
     # For a new file: a page of a listing reads half as many, and a commit costs the same.
     connection.execute("PRAGMA page_size = 8192").fetchall()
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
