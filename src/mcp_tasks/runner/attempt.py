@@ -29,6 +29,7 @@ from mcp_tasks.errors import (
     TaskExpiredError,
     TaskNotFoundError,
 )
+from mcp_tasks.failpoints import failpoint
 from mcp_tasks.jsonio import to_json
 from mcp_tasks.runner.operations import DurableOperations, Surroundings
 from mcp_tasks.runner.outcome import Completed, Failed, TaskRun
@@ -210,6 +211,7 @@ class Attempt:
         )
         self.started = True
         run = TaskRun(record, arguments or {}, responses, task)
+        failpoint("run.before_body")
         around = self._runner.around
         if around is None:
             return await self._body(run)
@@ -236,6 +238,7 @@ class Attempt:
     async def _finish(self, outcome: Outcome) -> None:
         """Record how the body ended; an outcome that cannot be stored is an error that says so."""
         config = self._store.config
+        failpoint("run.after_tool_before_commit")
         if isinstance(outcome, Completed):
             try:
                 await self._complete(outcome.result)
@@ -282,6 +285,9 @@ class Attempt:
             StoreUnavailableError: The runner was closed before the database answered.
         """
         retention = self._store.config.retention
+        cancelled = self.why is Stop.CANCEL
+        scope, stop = "cancel.after_scope_before_cas", "drain.after_stop_before_hand_back"
+        failpoint(scope if cancelled else stop)
         await self._settled(
             lambda: self.change(
                 lambda record, now: transitions.hand_back(

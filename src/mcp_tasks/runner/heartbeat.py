@@ -18,6 +18,7 @@ from mcp_tasks.errors import (
     StorageError,
     VersionConflictError,
 )
+from mcp_tasks.failpoints import failpoint
 from mcp_tasks.storage.base import Reopenable
 
 
@@ -148,6 +149,7 @@ class Heartbeat:
             limit = max(self._last_good + self._config.fence - started, self._config.beat)
             pause = self._config.beat
             try:
+                failpoint("hb.before")
                 async with asyncio.timeout(limit):
                     try:
                         self._version = await backend.put_if_version(
@@ -161,6 +163,7 @@ class Heartbeat:
                         # A beat of ours, whose answer was lost: it counts from when it was sent.
                         self._version = conflict.actual
                         started, pause = sent, 0.0
+                failpoint("hb.after")
             except Exception as error:  # noqa: BLE001 - whatever it is, the next beat may do better
                 if not isinstance(error, StorageError) or isinstance(error, OutcomeUnknownError):
                     # The same write again: it holds, or conflicts with its own copy.

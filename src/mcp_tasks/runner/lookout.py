@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mcp_tasks.errors import MCPTasksError, StorageError, TaskNotFoundError
+from mcp_tasks.failpoints import failpoint
 from mcp_tasks.runner.recovery import Reaper
 from mcp_tasks.storage.base import ChangeSource
 from mcp_tasks.storage.keys import Keys
@@ -176,7 +177,9 @@ class Lookout:
         if found.record.worker == worker.name:
             if found.version < version:
                 return  # written ahead of its record
+            failpoint("inbox.after_read_before_wake")
             self._runner.tell(found)
+            failpoint("inbox.after_wake_before_delete")
         await self._store.index.drop(entry.key)
 
     # --- tasks that wait -------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from mcp_tasks.errors import (
     StoreUnavailableError,
     TaskError,
 )
+from mcp_tasks.failpoints import failpoint
 from mcp_tasks.jsonio import from_json, to_json
 from mcp_tasks.store.task_store import make_progress
 
@@ -219,10 +220,12 @@ class DurableOperations:
         try:
             try:
                 data = await run()
+                failpoint("step.after_run_before_cas")
             except BaseException:
                 self._used.discard(place)
                 raise
             self._journal[place] = await self._record(key, what, data)
+            failpoint("step.after_cas_before_return")
         finally:
             self._steps -= 1
             if self._answers and not self._steps:
@@ -348,8 +351,10 @@ class DurableOperations:
                     if mine and not future.done():
                         future.set_exception(error)
                 return
+            failpoint("input.after_put_before_wait")
             record = self._attempt.record
             if self._parking:
+                failpoint("park.after_cas_before_release")
                 self._attempt.park()
             elif record.is_held_by(self._attempt.worker, self._attempt.number):
                 self.deliver(record)

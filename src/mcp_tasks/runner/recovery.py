@@ -23,6 +23,7 @@ from mcp_tasks.errors import (
     TaskExpiredError,
     TaskNotFoundError,
 )
+from mcp_tasks.failpoints import failpoint
 from mcp_tasks.runner.locks import forget, is_dead
 from mcp_tasks.runner.sheet import decode_entries
 from mcp_tasks.runner.worker import (
@@ -136,13 +137,16 @@ class Reaper:
         if worker.state != "taken":
             taken = encode_worker(replace(worker, state="taken"))
             key = store.keys.worker(name)
+            failpoint("reap.after_read_before_cas")
             done, _ = await swap(store.backend, key, taken, version, None, store.config.settle)
             if done is None:
                 self._seen.pop(name, None)
                 return False
         _log.warning("worker %s is dead; taking its tasks over", name)
+        failpoint("reap.after_worker_cas_before_tasks")
         await self.free_tasks(name)
-        await remove_traces(store, name)
+        failpoint("reap.after_tasks_before_sheets")
+        await remove_traces(store, name, "reap.after_sheets_before_worker")
         forget(worker.lock)
         self._seen.pop(name, None)
         return True
@@ -192,6 +196,7 @@ class Reaper:
                 record, now, name, admitted=admitted, retention=store.config.retention
             )
 
+        failpoint("reap.between_tasks")
         try:
             found = await store.read(entry.owner, entry.task_id)
             record = found.record

@@ -25,6 +25,7 @@ from mcp_tasks.errors import (
     TaskExpiredError,
     TaskNotFoundError,
 )
+from mcp_tasks.failpoints import failpoint
 from mcp_tasks.runner.attempt import Attempt, Stop
 from mcp_tasks.runner.cleaning import Cleaner
 from mcp_tasks.runner.config import RunnerConfig
@@ -250,6 +251,7 @@ class Runner:
             if old is not None:
                 await old.stop_beat()
             await self._register_again()
+            failpoint("fence.after_register_before_taken")
             reaper = Reaper(self.store, self.config)
             while old is not None and not is_over and not self._draining:
                 try:
@@ -336,7 +338,9 @@ class Runner:
             )
 
         self._spawn_body(self._live(worker, body, call, create, born))
-        return await born
+        record = await born
+        failpoint("create.after_put_before_reply")
+        return record
 
     async def _live(
         self,
@@ -368,6 +372,7 @@ class Runner:
         attempt: Attempt | None = None
         try:
             created = await create(note)
+            failpoint("create.after_writes_before_lease")
             attempt = Attempt(self, worker.name, created, body, call)
             if not worker.is_good or self._draining:
                 await self._hand_back(attempt)
@@ -615,6 +620,7 @@ class Runner:
             self._begin(attempt, self._spawn_body(self._run(attempt)))
             if heard is not None:
                 attempt.observe(heard)
+            failpoint("claim.after_run_before_delete")
             self.spawn(self._drop(self.store.keys.ready(task_id, attempt.number)))
         return attempt
 
@@ -635,6 +641,7 @@ class Runner:
         body = self._find_body(record.call.tool)
         if body is None and record.cancel is None:
             return None
+        failpoint("claim.after_read_before_sheet")
         if worker.sheet is not None:
             await worker.sheet.add(owner, task_id, number)
 
@@ -642,12 +649,14 @@ class Runner:
             # After a conflict too the lease is looked at behind the read and before the swap.
             if not worker.is_good and not record.is_held_by(worker.name, number):
                 raise LeaseLostError(number)
+            failpoint("claim.after_sheet_before_cas")
             return transitions.claim(
                 record, now, worker.name, number, retention=store.config.retention
             )
 
         # Until the outcome is known: a claim that landed unseen would be nobody's.
         claimed = await store.change(owner, task_id, transition, known=found, patience=math.inf)
+        failpoint("claim.after_cas_before_run")
         if claimed.record.status is not TaskStatus.WORKING or body is None:
             return None
         _log.info("task %s attempt %d is run here", task_id, number)

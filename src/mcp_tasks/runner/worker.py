@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from mcp_tasks.errors import RecordNotFoundError
+from mcp_tasks.failpoints import failpoint
 from mcp_tasks.ids import new_name
 from mcp_tasks.runner.heartbeat import Heartbeat
 from mcp_tasks.runner.locks import ProcessLock, host_id, lock_folder
@@ -168,7 +169,7 @@ class Worker:
         """
         await self.stop_beat()
         if not self.is_alone:
-            await remove_traces(self._store, self.name)
+            await remove_traces(self._store, self.name, "drain.after_sheets_before_worker")
         self.release()
 
     def release(self, *, is_over: bool = True) -> None:
@@ -184,8 +185,14 @@ class Worker:
             self._lock = None
 
 
-async def remove_traces(store: TaskStore, worker: str) -> None:
-    """Delete a worker's sheets and inbox, and its record last. Safe to do twice, and by two."""
+async def remove_traces(store: TaskStore, worker: str, point: str) -> None:
+    """Delete a worker's sheets and inbox, and its record last. Safe to do twice, and by two.
+
+    Args:
+        store: Where they are.
+        worker: Whose.
+        point: The failpoint before the record.
+    """
     for prefix in (store.keys.sheets(worker), store.keys.inboxes(worker)):
         after: str | None = None
         while True:
@@ -196,6 +203,7 @@ async def remove_traces(store: TaskStore, worker: str) -> None:
             after = page.next
             if after is None:
                 break
+    failpoint(point)
     with translated():
         await store.backend.delete(store.keys.worker(worker))
 

@@ -19,6 +19,7 @@ from mcp_tasks.errors import (
     QuotaExceededError,
     StoreUnavailableError,
 )
+from mcp_tasks.failpoints import failpoint
 from mcp_tasks.ids import new_name, new_task_id
 from mcp_tasks.store.changes import Versioned
 from mcp_tasks.store.records import Records
@@ -69,8 +70,10 @@ class Creation(Records):
         self._refuse_if_full(owner)
         while True:
             record = self._new(owner, call, policy, ttl, poll_interval, by)
+            failpoint("create.before_writes")
             if not await self.quota.enter(owner, record.task_id):
                 raise QuotaExceededError(self.config.max_active_of(owner))
+            failpoint("create.after_roster_before_record")
             announced = (
                 None
                 if record.policy.external
@@ -86,6 +89,7 @@ class Creation(Records):
                 await announced
             if written is not None:
                 self.changes.publish(written)
+                failpoint("create.after_put_before_reply")
                 return written.record
 
     async def create_claimed(
@@ -122,6 +126,7 @@ class Creation(Records):
         while True:
             record = self._new(owner, call, policy, ttl, poll_interval, worker)
             record = replace(record, worker=worker, attempt=1)
+            failpoint("create.before_writes")
             admitted = self.quota.enter(owner, record.task_id)
             noted = note(record)
             written: Versioned | None = None

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mcp_tasks.domain.status import TaskStatus
+from mcp_tasks.failpoints import failpoint
 from mcp_tasks.store.writing import repeat, translated
 
 
@@ -55,8 +56,10 @@ class Index:
         """
         if waits_for_a_worker(new) and not waits_for_a_worker(old):
             await self.put_ready(new, new.attempt + 1)
+            failpoint(_point(old, new))
         elif new.worker is not None and new.worker == old.worker and has_news(old, new):
             await self.tell(new, version + 1)
+            failpoint("notice.after_put_before_cas")
 
     async def put_ready(self, record: TaskRecord, attempt: int) -> None:
         """Say that any worker may run `attempt`."""
@@ -81,6 +84,13 @@ class Index:
         """Remove an entry that is stale or done with."""
         with translated():
             await self._backend.delete(key)
+
+
+def _point(old: TaskRecord, new: TaskRecord) -> str:
+    """Name the failpoint behind an entry, by who lets the task go."""
+    if old.worker is None:
+        return "notice.after_put_before_cas"
+    return "reap.after_ready_before_cas" if new.lost > old.lost else "drain.after_ready_before_cas"
 
 
 def waits_for_a_worker(record: TaskRecord) -> bool:

@@ -24,6 +24,7 @@ import msgspec
 
 from mcp_tasks.domain.codec import TOMBSTONE, decode_record
 from mcp_tasks.errors import ContentionError, RecordFormatError, RecordNotFoundError
+from mcp_tasks.failpoints import failpoint
 from mcp_tasks.store.writing import back_off, swap, translated
 
 
@@ -194,6 +195,7 @@ class Quota:
             ids = [task_id for task_id in block.ids if task_id not in roster.over]
             if prune and roster.capacity(number) - len(ids) < len(batch):
                 ids = await self._without_ended(owner, ids)
+                failpoint("prune.after_tombstone_before_drop")
             # An id that is there already is a swap of our own whose answer was lost.
             room = max(0, roster.capacity(number) - len(ids))
             inside = [item for item in batch if item[0] in ids]

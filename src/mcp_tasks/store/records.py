@@ -30,6 +30,7 @@ from mcp_tasks.errors import (
     TaskExpiredError,
     TaskNotFoundError,
 )
+from mcp_tasks.failpoints import failpoint
 from mcp_tasks.ids import is_task_id, new_name
 from mcp_tasks.storage.keys import Keys
 from mcp_tasks.store.changes import Changes, Versioned
@@ -229,6 +230,7 @@ class Records:
         """Do what follows a write: free the owner's place, drop values, tell who waits."""
         new = written.record
         if new.is_terminal:
+            failpoint("commit.after_cas_before_notify")
             self.quota.leave(new.owner, new.task_id)
             if unneeded := blobs_to_run(old):
                 self.soon(self.payloads.delete(unneeded, new.owner, new.task_id))
@@ -260,6 +262,7 @@ class Records:
                 transitions.expire(record),
                 writes=(*record.writes[1 - RECENT_WRITES :], new_name()),
             )
+            failpoint("ttl.after_read_before_cas")
             committed, _ = await self.swap_record(new, encode_record(new), version)
             if committed is not None:
                 written = Versioned(new, committed)

@@ -26,6 +26,7 @@ from mcp_tasks.errors import (
     TaskNotFoundError,
     TaskTerminalError,
 )
+from mcp_tasks.failpoints import failpoint
 from mcp_tasks.jsonio import from_json, to_json
 from mcp_tasks.store.changes import Versioned
 from mcp_tasks.store.config import ANONYMOUS
@@ -406,9 +407,11 @@ class TaskStore(Creation):
             )
 
         try:
-            return (await self.change(owner, task_id, transition)).record
+            written = await self.change(owner, task_id, transition)
         except TaskExpiredError:
             return await self.get(owner, task_id)
+        failpoint("update.after_put_before_ack")
+        return written.record
 
     async def cancel(self, owner: str, task_id: str, *, by: str | None = None) -> TaskRecord:
         """Ask for the end of a task, durably before this returns.
@@ -431,6 +434,7 @@ class TaskStore(Creation):
             written = await self.change(owner, task_id, transition)
         except TaskExpiredError:
             return await self.get(owner, task_id)
+        failpoint("cancel.after_flag_before_signal")
         if was_asked and written.record.worker is not None:
             # The client would not ask again if the worker had acted: its entry may be lost.
             await self.index.tell(written.record, written.version)
@@ -468,6 +472,7 @@ class TaskStore(Creation):
 
     async def cleanup_expired(self) -> int:
         """Remove what has expired, as far as the database does not by itself. Returns how much."""
+        failpoint("ttl.after_read_before_delete")
         with translated():
             return await self.backend.cleanup_expired(self.clock.now())
 
