@@ -8,7 +8,7 @@ own effect. A function that changes nothing returns the very record that it was 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -28,6 +28,11 @@ MAX_TEXT_BYTES = 4096
 """A status message, or the text of an error, as UTF-8."""
 
 _MAX_SUMMARY_BYTES = 1024
+
+Reason = Literal["attempts_exhausted", "expired", "never_started", "worker_lost", "worker_stopped"]
+"""Why a task failed without its tool's doing; `reason` in the data of its error."""
+
+REASONS: frozenset[str] = frozenset(get_args(Reason))
 
 
 def update(
@@ -126,7 +131,7 @@ def expire(record: TaskRecord) -> TaskRecord:
     )
 
 
-def failure_of(reason: str, message: str, **data: Any) -> Failure:
+def failure_of(reason: Reason, message: str, **data: Any) -> Failure:
     """Make the JSON-RPC error for an end that the tool did not bring about."""
     body = msgspec.json.encode({"reason": reason, **data})
     return Failure(INTERNAL_ERROR, message, msgspec.Raw(body))
@@ -217,7 +222,7 @@ def hand_back(
 def _free(
     record: TaskRecord,
     now: datetime,
-    reason: str,
+    reason: Reason,
     *,
     started: bool,
     lost: bool,

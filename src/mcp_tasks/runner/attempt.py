@@ -33,6 +33,7 @@ from mcp_tasks.failpoints import failpoint
 from mcp_tasks.jsonio import to_json
 from mcp_tasks.runner.operations import DurableOperations, Surroundings
 from mcp_tasks.runner.outcome import Completed, Failed, TaskRun
+from mcp_tasks.store import trail
 
 
 if TYPE_CHECKING:
@@ -305,8 +306,7 @@ class Attempt:
         """Make a last write; it is given up when the task is another's, gone, or past its time."""
         try:
             await self.patiently(write)
-        except (LeaseLostError, TaskNotFoundError, TaskExpiredError) as error:
-            _log.info("task %s attempt %d: %s", self.task_id, self.number, error)
+        except (LeaseLostError, TaskNotFoundError, TaskExpiredError):
             self.over = True
 
     async def patiently(self, act: Callable[[], Awaitable[T]]) -> T:
@@ -367,6 +367,7 @@ class Attempt:
             TaskError: What the transition refuses.
         """
         if self.over:
+            trail.refused(self.record, self.worker, self.number, "it is over")
             raise LeaseLostError(self.number)
         if self._writing:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -428,7 +429,8 @@ class Attempt:
                 known=self._current,
                 run=f"{self.worker}-{self.number}",  # no other attempt has this name
             )
-        except (LeaseLostError, TaskNotFoundError, TaskExpiredError):
+        except (LeaseLostError, TaskNotFoundError, TaskExpiredError) as error:
+            trail.refused(self.record, self.worker, self.number, type(error).__name__)
             self.lost()
             raise
         if written.version >= self._current.version:

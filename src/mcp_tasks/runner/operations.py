@@ -31,6 +31,7 @@ from mcp_tasks.errors import (
 )
 from mcp_tasks.failpoints import failpoint
 from mcp_tasks.jsonio import from_json, to_json
+from mcp_tasks.store import trail
 from mcp_tasks.store.task_store import make_progress
 
 
@@ -129,6 +130,7 @@ class _Ended:
 
     async def change(self, step: Step) -> None:  # noqa: ARG002 - as `Writer` has it
         """Refuse it."""
+        trail.refused(self.record, self.worker, self.number, "it is over")
         raise LeaseLostError(self.number)
 
     async def patiently(self, act: Callable[[], Awaitable[T]]) -> T:  # noqa: ARG002

@@ -203,17 +203,8 @@ class Reaper:
             if record.worker == name and record.attempt == 1 and record.policy.is_restartable:
                 # Born claimed, and perhaps refused by the quota before anybody was told its id.
                 admitted = await store.quota.holds(entry.owner, entry.task_id)
-            written = await store.change(entry.owner, entry.task_id, transition, known=found)
+            await store.change(entry.owner, entry.task_id, transition, known=found)
         except (TaskNotFoundError, TaskExpiredError):
             return
         except RecordFormatError as error:
             _log.error("task %s of dead worker %s is left: %s", entry.task_id, name, error)
-            return
-        if written.record.worker is None and record.worker == name:
-            _log.info(
-                "task %s attempt %d of dead worker %s: now %s",
-                entry.task_id,
-                entry.attempt,
-                name,
-                written.record.status,
-            )

@@ -659,7 +659,6 @@ class Runner:
         failpoint("claim.after_cas_before_run")
         if claimed.record.status is not TaskStatus.WORKING or body is None:
             return None
-        _log.info("task %s attempt %d is run here", task_id, number)
         return Attempt(self, worker.name, claimed, body)
 
     async def _drop(self, key: str) -> None:

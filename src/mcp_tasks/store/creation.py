@@ -21,6 +21,7 @@ from mcp_tasks.errors import (
 )
 from mcp_tasks.failpoints import failpoint
 from mcp_tasks.ids import new_name, new_task_id
+from mcp_tasks.store import trail
 from mcp_tasks.store.changes import Versioned
 from mcp_tasks.store.records import Records
 from mcp_tasks.store.writing import repeat
@@ -70,27 +71,38 @@ class Creation(Records):
         self._refuse_if_full(owner)
         while True:
             record = self._new(owner, call, policy, ttl, poll_interval, by)
-            failpoint("create.before_writes")
-            if not await self.quota.enter(owner, record.task_id):
-                raise QuotaExceededError(self.config.max_active_of(owner))
-            failpoint("create.after_roster_before_record")
-            announced = (
-                None
-                if record.policy.external
-                else asyncio.ensure_future(self.index.put_ready(record, 1))
-            )
-            try:
-                written = await self._insert(record)
-            except BaseException:
-                if announced is not None:
-                    announced.add_done_callback(_look_at)
-                raise
-            if announced is not None:
-                await announced
+            written = await self.make(record)
             if written is not None:
-                self.changes.publish(written)
-                failpoint("create.after_put_before_reply")
                 return written.record
+
+    async def make(self, record: TaskRecord) -> Versioned | None:
+        """Write a new record that waits for any worker; `None` if something lies under its id.
+
+        Raises:
+            QuotaExceededError: As `create`, like the others.
+        """
+        failpoint("create.before_writes")
+        if not await self.quota.enter(record.owner, record.task_id):
+            raise QuotaExceededError(self.config.max_active_of(record.owner))
+        failpoint("create.after_roster_before_record")
+        announced = (
+            None
+            if record.policy.external
+            else asyncio.ensure_future(self.index.put_ready(record, 1))
+        )
+        try:
+            written = await self._insert(record)
+        except BaseException:
+            if announced is not None:
+                announced.add_done_callback(_look_at)
+            raise
+        if announced is not None:
+            await announced
+        if written is not None:
+            trail.tell(None, written.record)
+            self.changes.publish(written)
+            failpoint("create.after_put_before_reply")
+        return written
 
     async def create_claimed(
         self,
@@ -145,6 +157,7 @@ class Creation(Records):
             if not is_admitted:
                 await self._withdraw(record)
                 raise QuotaExceededError(self.config.max_active_of(owner))
+            trail.tell(None, written.record)
             return written
 
     def _refuse_if_full(self, owner: str) -> None:

@@ -1,7 +1,7 @@
 """`TaskStore`: every rule about tasks, over any backend.
 
 Here is what may be done with a task. How its record is found and changed is in `records`, how it
-comes to be in `creation`.
+comes to be in `creation`, and in `once`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from mcp_tasks.failpoints import failpoint
 from mcp_tasks.jsonio import from_json, to_json
 from mcp_tasks.store.changes import Versioned
 from mcp_tasks.store.config import ANONYMOUS
-from mcp_tasks.store.creation import Creation
 from mcp_tasks.store.listing import Seal, TaskPage
+from mcp_tasks.store.once import CreationOnce
 from mcp_tasks.store.writing import translated
 
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("mcp_tasks.store")
 
 
-class TaskStore(Creation):
+class TaskStore(CreationOnce):
     """Tasks over a backend: their state machine, owners, limits, values and lists.
 
     Safe for many concurrent callers on one event loop; any number of stores in any number of
