@@ -150,6 +150,10 @@ class Attempt:
         """Note the asyncio task that executes `run`."""
         self._task = task
 
+    def is_executed_by(self, task: asyncio.Task[object]) -> bool:
+        """Tell whether it is this asyncio task that executes `run`."""
+        return self._task is task
+
     async def run(self) -> None:
         """Run the body and record how it ended."""
         outcome: Outcome | None = None

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from mcp_tasks.errors import ConfigurationError
 
 
-_MAY_BE_ZERO = {"cancel_grace", "drain", "get_hold", "progress_every", "cleanup_every"}
+_MAY_BE_ZERO = {
+    "cancel_grace",
+    "drain",
+    "get_hold",
+    "progress_every",
+    "cleanup_every",
+    "loop_watch",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +36,8 @@ class RunnerConfig:
         progress_every: Between two writes that carry nothing but progress.
         cleanup_every: Between two clean-ups of what has expired, by one worker of the namespace;
             0 for none, when something else calls `TaskStore.cleanup_expired`.
+        loop_watch: What keeps the event loop from turning for so long is named in a warning; 0 for
+            no watch.
     """
 
     max_running: int = 128
@@ -43,6 +52,7 @@ class RunnerConfig:
     get_hold: float = 0.05
     progress_every: float = 1.0
     cleanup_every: float = 600.0
+    loop_watch: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse times with which a live worker would be taken for dead.

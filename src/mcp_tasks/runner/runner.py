@@ -30,6 +30,7 @@ from mcp_tasks.runner.attempt import Attempt, Stop
 from mcp_tasks.runner.cleaning import Cleaner
 from mcp_tasks.runner.config import RunnerConfig
 from mcp_tasks.runner.lookout import Lookout
+from mcp_tasks.runner.loop_watch import Culprit, LoopWatch
 from mcp_tasks.runner.recovery import Reaper
 from mcp_tasks.runner.worker import Worker
 from mcp_tasks.storage.keys import Keys
@@ -38,7 +39,7 @@ from mcp_tasks.store.writing import shielded, translated
 
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime, timedelta
 
@@ -102,6 +103,7 @@ class Runner:
         self._users = 0
         self._worker: Worker | None = None
         self._scan: asyncio.Task[None] | None = None
+        self._watch = LoopWatch(self.config.loop_watch, self._executed_by)
         self._reset()
 
     def _reset(self) -> None:
@@ -138,6 +140,8 @@ class Runner:
             if self._runs:
                 await self._register()
                 self._scan = asyncio.create_task(self._look_out())
+                if self.config.loop_watch:
+                    self._watch.start()
         except BaseException:
             self._users -= 1
             self.is_closed = True
@@ -160,6 +164,7 @@ class Runner:
             await self.drain()
         finally:
             self.is_closed = True
+            self._watch.stop()
             if self._hear in self.store.changes.listeners:
                 self.store.changes.listeners.remove(self._hear)
             for task in list(self._work):
@@ -466,6 +471,20 @@ class Runner:
             return None
         self._busy += 1
         return self.spawn(self._take(owner, task_id, key))
+
+    @property
+    def loop_blocks(self) -> Mapping[str, int]:
+        """How many times the event loop stood still for `RunnerConfig.loop_watch`, by tool.
+
+        Under the empty name: in code that is no tool's own, or in a task that a tool started.
+        """
+        return dict(self._watch.blocks)
+
+    def _executed_by(self, task: asyncio.Task[object]) -> Culprit | None:
+        for attempt in self.attempts.values():
+            if attempt.is_executed_by(task):
+                return Culprit(attempt.record.call.tool, attempt.task_id, attempt.number)
+        return None
 
     # --- slots -----------------------------------------------------------------------------------
 
