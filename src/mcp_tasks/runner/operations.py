@@ -31,8 +31,8 @@ from mcp_tasks.errors import (
 )
 from mcp_tasks.failpoints import failpoint
 from mcp_tasks.jsonio import from_json, to_json
-from mcp_tasks.store import trail
 from mcp_tasks.store.task_store import make_progress
+from mcp_tasks.store.trail import log_refusal
 
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class _Ended:
 
     async def change(self, step: Step) -> None:  # noqa: ARG002 - as `Writer` has it
         """Refuse it."""
-        trail.refused(self.record, self.worker, self.number, "it is over")
+        log_refusal(self.record, self.worker, self.number, "it is over")
         raise LeaseLostError(self.number)
 
     async def patiently(self, act: Callable[[], Awaitable[T]]) -> T:  # noqa: ARG002

@@ -21,9 +21,9 @@ from mcp_tasks.errors import (
 )
 from mcp_tasks.failpoints import failpoint
 from mcp_tasks.ids import new_name, new_task_id
-from mcp_tasks.store import trail
 from mcp_tasks.store.changes import Versioned
 from mcp_tasks.store.records import Records
+from mcp_tasks.store.trail import log_change
 from mcp_tasks.store.writing import repeat
 
 
@@ -99,7 +99,7 @@ class Creation(Records):
         if announced is not None:
             await announced
         if written is not None:
-            trail.tell(None, written.record)
+            log_change(None, written.record)
             self.changes.publish(written)
             failpoint("create.after_put_before_reply")
         return written
@@ -157,7 +157,7 @@ class Creation(Records):
             if not is_admitted:
                 await self._withdraw(record)
                 raise QuotaExceededError(self.config.max_active_of(owner))
-            trail.tell(None, written.record)
+            log_change(None, written.record)
             return written
 
     def _refuse_if_full(self, owner: str) -> None:

@@ -33,13 +33,13 @@ from mcp_tasks.errors import (
 from mcp_tasks.failpoints import failpoint
 from mcp_tasks.ids import is_task_id, new_name
 from mcp_tasks.storage.keys import Keys
-from mcp_tasks.store import trail
 from mcp_tasks.store.changes import Changes, Versioned
 from mcp_tasks.store.config import StoreConfig
 from mcp_tasks.store.fitting import Fitting
 from mcp_tasks.store.index import Index
 from mcp_tasks.store.payloads import Payloads, blobs_to_run
 from mcp_tasks.store.quota import Quota
+from mcp_tasks.store.trail import log_change
 from mcp_tasks.store.writing import back_off, swap, translated
 
 
@@ -230,7 +230,7 @@ class Records:
     def _after(self, old: TaskRecord, written: Versioned) -> None:
         """Do what follows a write: free the owner's place, drop values, tell who waits."""
         new = written.record
-        trail.tell(old, new)
+        log_change(old, new)
         if new.is_terminal:
             failpoint("commit.after_cas_before_notify")
             self.quota.leave(new.owner, new.task_id)

@@ -35,7 +35,7 @@ class _Data(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Data)
 
 
-def tell(old: TaskRecord | None, new: TaskRecord) -> None:
+def log_change(old: TaskRecord | None, new: TaskRecord) -> None:
     """Log what a write did to a task.
 
     Args:
@@ -49,7 +49,7 @@ def tell(old: TaskRecord | None, new: TaskRecord) -> None:
         log.info("task %s: %s", new.task_id, text, extra=facts(new, event, worker))
 
 
-def refused(record: TaskRecord, worker: str, attempt: int, why: str) -> None:
+def log_refusal(record: TaskRecord, worker: str, attempt: int, why: str) -> None:
     """Log that a write of an attempt was refused, because the task is not its own any more."""
     text = f"a write of attempt {attempt} by worker {worker} was refused: {why}"
     log.info("task %s: %s", record.task_id, text, extra=facts(record, "refused", worker, attempt))
