@@ -38,6 +38,7 @@ MADE: list[errors.MCPTasksError] = [
     errors.InvalidCursorError(),
     errors.QuestionKeyError("q"),
     errors.JournalMismatchError("k", "load", "save"),
+    errors.IdempotencyKeyError(),
     errors.JournalFullError("steps", 10),
     errors.LeaseLostError(2),
     errors.NotDurableError("task.elicit"),
@@ -105,5 +106,6 @@ def test_what_a_client_did_wrong_and_what_we_did_have_their_codes() -> None:
         "VariablesTooLargeError",
         "InvalidTtlError",
         "InvalidCursorError",
+        "IdempotencyKeyError",
     }
     assert set(codes.values()) == {-32602, -32603, -32021}

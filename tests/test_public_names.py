@@ -13,6 +13,7 @@ NAMES = [
     "Call",
     "ClientCapabilityError",
     "ConfigurationError",
+    "IdempotencyKeyError",
     "InvalidHandleError",
     "InvalidTransitionError",
     "InvalidTtlError",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mcp_tasks.errors import (
         ClientCapabilityError,
         ConfigurationError,
+        IdempotencyKeyError,
         InvalidTransitionError,
         InvalidTtlError,
         InvalidValueError,
@@ -57,6 +58,7 @@ __all__ = [
     "Call",
     "ClientCapabilityError",
     "ConfigurationError",
+    "IdempotencyKeyError",
     "InvalidHandleError",
     "InvalidTransitionError",
     "InvalidTtlError",

@@ -26,6 +26,7 @@ MCPTasksError
 │   ├── InvalidTtlError              a time to live out of range
 │   ├── InvalidCursorError           a page cursor we did not issue
 │   ├── QuestionKeyError             a question's key was used before
+│   ├── IdempotencyKeyError          an idempotency key was used for another call
 │   ├── JournalMismatchError         a re-run does not match what was recorded
 │   ├── JournalFullError             too many steps, or too large
 │   ├── LeaseLostError               another worker may run this task now
@@ -350,6 +351,18 @@ class QuestionKeyError(TaskError):
         return (
             f"the question key {self.key!r} was already used in this task; nothing was asked. "
             "Give each question its own key"
+        )
+
+
+class IdempotencyKeyError(TaskError):
+    """An idempotency key was used before for this tool, with other arguments. Nothing was done."""
+
+    code = INVALID_PARAMS
+
+    def __str__(self) -> str:
+        return (
+            "the idempotency key was used before for this tool with other arguments; no task was "
+            "created. Give each call its own key, and repeat a call as it was"
         )
 
 

@@ -70,6 +70,7 @@ MADE: list[MCPTasksError] = [
     errors.InvalidCursorError(),
     errors.QuestionKeyError("q"),
     errors.JournalMismatchError("k", "load", "save"),
+    errors.IdempotencyKeyError(),
     errors.JournalFullError("entries", 10),
     errors.LeaseLostError(2),
     errors.NotDurableError("asking the client"),

@@ -112,6 +112,14 @@ class Keys:
         """Where a block of the ids of an owner's active tasks lies."""
         return f"{self._front}@rosters:{encode(owner)}~{block:03d}"
 
+    def use(self, owner: str, digest: str) -> str:
+        """Where it stands which task an idempotency key stands for; `digest` is of tool and key."""
+        return f"{self._front}@keys.{encode(owner)}:{digest}"
+
+    def uses(self, owner: str) -> str:
+        """The prefix of all uses of idempotency keys of `owner`."""
+        return f"{self._front}@keys.{encode(owner)}:"
+
     def worker(self, worker: str) -> str:
         """Where the record of a worker lies."""
         return f"{self._front}@workers:{worker}"
