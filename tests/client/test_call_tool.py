@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
@@ -89,6 +89,30 @@ async def test_a_cancelled_task_is_told_apart_from_a_failed_one(stage: Any) -> N
                 await handle.result()
 
     assert caught.value.task_id == handle.task_id
+
+
+async def test_calls_with_one_key_follow_one_task(stage: Any) -> None:
+    """The second one may come from another process, which knows no more than the key."""
+    tasks, again = TasksClient(), TasksClient()
+    async with (
+        Client(stage.server, extensions=[tasks]) as client,
+        Client(stage.server, extensions=[again]) as other,
+    ):
+        with anyio.fail_after(5):
+            handle = await tasks.start(client, "held", {"text": "a"}, idempotency_key="k")
+            found = await again.start(other, "held", {"text": "a"}, idempotency_key="k")
+            assert found.task_id == handle.task_id
+            stage.gate.set()
+            for _ in range(2):
+                result = await again.call_tool(other, "held", {"text": "a"}, idempotency_key="k")
+                assert text(result) == "a"
+            with pytest.raises(MCPError, match="with other arguments") as caught:
+                await tasks.call_tool(client, "held", {"text": "b"}, idempotency_key="k")
+            assert caught.value.error.code == -32602
+            # Without a key each call has a task of its own, whatever else is in its `_meta`.
+            assert text(await tasks.call_tool(client, "echo", {"text": "b"})) == "b"
+            plain = await tasks.start(client, "held", {"text": "a"}, meta=cast("Any", {"x": 1}))
+            assert plain.task_id != handle.task_id
 
 
 @pytest.mark.requirement("T-059")

@@ -72,6 +72,33 @@ def test_a_task_is_cancelled_by_another_process(desk: Desk, letters: str) -> Non
     assert "was cancelled" in printed
 
 
+def test_a_call_that_is_made_again_finds_its_task(desk: Desk, letters: str) -> None:
+    """The program of the page, run twice, with another process of the server the second time."""
+    key = "0b6f2f9e-8e0e-4c39-9a50-6a1a7b1a6a55"
+    with desk.server("tools_compress.py"):
+        printed = desk.output("clients_again.py", key, letters)
+    with desk.server("tools_compress.py"):
+        again = desk.output("clients_again.py", key, letters)
+
+    assert f"$ python clients_again.py $key /data/letters\n{printed}" in text("clients.md")
+    assert f"$ python clients_again.py $key /data/letters\n{again}" in text("clients.md")
+    assert printed.splitlines()[1:] == again.splitlines()
+
+
+def test_a_call_that_finds_no_server_is_made_again(desk: Desk, letters: str) -> None:
+    """The server dies, and nobody knows whether it had the call."""
+    key = "1b6f2f9e-8e0e-4c39-9a50-6a1a7b1a6a55"
+    desk.environment["MCP_TASKS_FAILPOINT"] = "create.after_roster_before_record:kill:1"
+    with desk.server("tools_compress.py") as server:
+        del desk.environment["MCP_TASKS_FAILPOINT"]
+        with desk.python("clients_again.py", key, letters) as client:
+            server.wait(30)
+            with desk.server("tools_compress.py"):
+                printed, _ = client.communicate(timeout=60)
+
+    assert printed.splitlines() == ["Compress 2 files?", "{'result': '2 files, 8 bytes'}"]
+
+
 def small_server() -> MCPServer[Any]:
     """Make a server in memory with one tool that never ends."""
     mcp: MCPServer[Any] = MCPServer("small", log_level="ERROR")

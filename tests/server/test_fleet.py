@@ -118,6 +118,29 @@ async def test_a_task_is_served_by_every_process(
     assert (await two.wire.outcome(task_id))["status"] == "cancelled"
 
 
+async def test_an_idempotency_key_is_one_task_on_all_processes(
+    start: Callable[[str], Awaitable[Member]],
+) -> None:
+    """Called at once, and again when the task is done."""
+    namespace = f"once-{id(start)}"
+    members = [await start(namespace), await start(namespace)] * 2
+    for number in range(10):
+        key = f"{number} of {namespace}".replace(" ", "-").ljust(40, ".")
+        found: set[str] = set()
+
+        async def call(wire: Wire, key: str = key, found: set[str] = found) -> None:
+            made = await wire.call("where", _meta={"mcp-tasks/idempotencyKey": key})
+            found.add(made.result["taskId"])
+
+        async with anyio.create_task_group() as group:
+            for member in members:
+                group.start_soon(call, member.wire)
+        (task_id,) = found
+        await members[0].wire.outcome(task_id)
+        await call(members[1].wire)
+        assert found == {task_id}
+
+
 async def test_another_process_goes_on_with_the_tasks_of_a_dead_one(
     start: Callable[[str], Awaitable[Member]],
 ) -> None:

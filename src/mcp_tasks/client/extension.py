@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 from mcp.client.extension import ClientExtension, ResultClaim
@@ -13,7 +13,7 @@ from mcp_tasks.client.errors import TaskUnreachableError
 from mcp_tasks.client.handle import RETRY_FOR, TaskHandle
 from mcp_tasks.client.snapshot import snapshot
 from mcp_tasks.client.wire import CreateTaskResult
-from mcp_tasks.protocol.v2026_07_28 import EXTENSION, PROTOCOL_VERSION
+from mcp_tasks.protocol.v2026_07_28 import EXTENSION, IDEMPOTENCY_KEY, PROTOCOL_VERSION
 
 
 if TYPE_CHECKING:
@@ -79,12 +79,46 @@ class TasksClient(ClientExtension):
             )
         ]
 
+    async def call_tool(
+        self,
+        client: Client,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        meta: RequestParamsMeta | None = None,
+    ) -> CallToolResult:
+        """As `client.call_tool`, for a call that may have to be made again.
+
+        Give each call a key of its own, such as a random UUID, and keep it until you have the
+        result. If the call fails on the way, or this process with it, make it again with the same
+        key and arguments: you then follow the task that the first one created, if it did. That is
+        so whatever became of that task; a key is free again when the task is past its time to live.
+
+        A tool that answers without a task knows no keys, and neither does a server that does not
+        use this library.
+
+        Args:
+            client: A connected client with this extension among its `extensions`.
+            name: The tool.
+            arguments: Its arguments.
+            idempotency_key: 1 to 255 visible ASCII characters; for a server without authentication
+                32 or more, which nobody can guess. `None` makes it an ordinary call.
+            meta: As for `Client.call_tool`.
+
+        Raises:
+            MCPError: As `Client.call_tool`; -32602 for a key that was used with other arguments.
+        """
+        given = None if arguments is None else dict(arguments)
+        return await client.call_tool(name, given, meta=_with_key(meta, idempotency_key))
+
     async def start(
         self,
         client: Client,
         name: str,
         arguments: Mapping[str, Any] | None = None,
         *,
+        idempotency_key: str | None = None,
         meta: RequestParamsMeta | None = None,
     ) -> TaskHandle:
         """Call a tool and return as soon as it has answered or become a task.
@@ -95,6 +129,7 @@ class TasksClient(ClientExtension):
             client: A connected client with this extension among its `extensions`.
             name: The tool.
             arguments: Its arguments.
+            idempotency_key: As for `call_tool`.
             meta: As for `Client.call_tool`.
 
         Returns:
@@ -106,7 +141,7 @@ class TasksClient(ClientExtension):
         token = _starting.set(self)
         try:
             given = None if arguments is None else dict(arguments)
-            result = await client.call_tool(name, given, meta=meta)
+            result = await client.call_tool(name, given, meta=_with_key(meta, idempotency_key))
         except _StartedError as started:
             return started.handle
         finally:
@@ -134,6 +169,12 @@ class TasksClient(ClientExtension):
                 await _abandon(handle)
             raise
         raise _StartedError(handle)
+
+
+def _with_key(meta: RequestParamsMeta | None, key: str | None) -> RequestParamsMeta | None:
+    if key is None:
+        return meta
+    return cast("RequestParamsMeta", {**(meta or {}), IDEMPOTENCY_KEY: key})
 
 
 class _StartedError(Exception):

@@ -36,7 +36,11 @@ PROTOCOL_VERSION: Final = "2026-07-28"
 VARIABLES: Final = "mcp-tasks/variables"
 """Where a task's public variables show in `_meta`. Ours: the extension knows no variables."""
 
+IDEMPOTENCY_KEY: Final = "mcp-tasks/idempotencyKey"
+"""Where a call says in `_meta` which call it is, so that it may be sent again. Ours, too."""
+
 _RESULT: Final = "result"
+_NOTHING: Final[Mapping[str, Any]] = {"resultType": "complete", "content": []}
 _VARIABLES: Final = "variables"
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _NOTHING: Final[Mapping[str, Any]] = {}

@@ -312,14 +312,36 @@ class Runner:
         policy: Policy,
         ttl: timedelta | None = None,
         poll_interval: timedelta | None = None,
+        idempotency_key: str | None = None,
     ) -> TaskRecord:
         """Create a task, durably, and start it here if there is a free slot.
 
         Goes on to its end though the caller is cancelled: a create is not left half done.
 
+        Args:
+            owner: Whose task it is.
+            call: The request it carries out.
+            policy: What may be done when its worker is lost.
+            ttl: How long it lives.
+            poll_interval: What clients are told to wait between polls.
+            idempotency_key: Return the task that this key stands for, if there is one. With a key
+                the task is made as one that waits for any worker, and then claimed.
+
         Raises:
-            TaskError: As `TaskStore.create`. No task that anybody knows was created.
+            TaskError: As `TaskStore.create` or `create_once`. No task that anybody knows was
+                created.
         """
+        if idempotency_key is not None:
+            return await shielded(
+                self.store.create_once(
+                    owner,
+                    idempotency_key,
+                    call,
+                    policy=policy,
+                    ttl=ttl,
+                    poll_interval=poll_interval,
+                )
+            )
         worker = self._worker
         body = self._find_body(call.tool)
         if (

@@ -103,7 +103,11 @@ class TasksExtension(Extension):
         current = slot.get()
         if current is not None and current.session is ctx.session:
             return await call_next(ctx)  # the call that a task itself makes
+        key: str | None = None
         if is_declared(ctx):
+            key = _meta(ctx).get(wire.IDEMPOTENCY_KEY)
+            if key is not None and (found := await self._find(key, params, ctx)) is not None:
+                return wire.create_result(found)  # nobody is asked again what the first call asked
             token = slot.set(Slot(params.name, Mode.OFFER, ctx.session))
         else:
             token = slot.set(
@@ -115,10 +119,22 @@ class TasksExtension(Extension):
             tool = escalation.tool
         finally:
             slot.reset(token)
-        return await self._create(tool, params, ctx)
+        return await self._create(tool, params, ctx, key)
+
+    async def _find(
+        self, key: str, params: CallToolRequestParams, ctx: Context
+    ) -> TaskRecord | None:
+        """Return the task of an earlier call with this idempotency key."""
+        host = self._host(ctx)
+        try:
+            arguments = host.store.encode(params.arguments or {}, what="arguments")
+            owner = self._owner(ctx, host)
+            return await shielded(host.store.find_once(owner, params.name, key, arguments))
+        except TaskError as error:
+            raise protocol_error(error) from error
 
     async def _create(
-        self, tool: TaskTool, params: CallToolRequestParams, ctx: Context
+        self, tool: TaskTool, params: CallToolRequestParams, ctx: Context, key: str | None
     ) -> dict[str, Any]:
         """Create the task durably, and answer with it.
 
@@ -133,6 +149,7 @@ class TasksExtension(Extension):
                 policy=tool.policy,
                 ttl=tool.ttl,
                 poll_interval=tool.poll_interval,
+                idempotency_key=key,
             )
             return wire.create_result(await create)
         except TaskError as error:
@@ -236,9 +253,8 @@ def _call(host: Host, params: CallToolRequestParams, ctx: Context) -> Call:
         InvalidValueError: A part of it is no JSON, or too large. Nothing was stored.
     """
     encode = host.store.encode
-    raw = ctx.params or {}
-    meta: dict[str, Any] = raw.get("_meta") or {}
-    responses = raw.get("inputResponses")
+    meta = _meta(ctx)
+    responses = (ctx.params or {}).get("inputResponses")
     return Call(
         tool=params.name,
         arguments=encode(params.arguments or {}, what="arguments"),
@@ -250,6 +266,10 @@ def _call(host: Host, params: CallToolRequestParams, ctx: Context) -> Call:
         principal=current_principal(),
         traceparent=_traceparent(meta),
     )
+
+
+def _meta(ctx: Context) -> dict[str, Any]:
+    return (ctx.params or {}).get("_meta") or {}
 
 
 def _declared(meta: dict[str, Any], key: str) -> Raw | UnsetType:
