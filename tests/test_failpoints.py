@@ -15,7 +15,7 @@ import pytest
 
 from mcp_tasks import failpoints
 from mcp_tasks.errors import ConfigurationError
-from mcp_tasks.failpoints import ACTIONS, NAMES, VARIABLE, FailpointError, arm, failpoint
+from mcp_tasks.failpoints import ACTIONS, NAMES, VARIABLE, FailpointError, arm, failpoint, is_spent
 
 
 if TYPE_CHECKING:
@@ -58,8 +58,10 @@ def test_the_action_happens_once_at_the_nth_time() -> None:
     failpoint("hb.before")
     failpoint("hb.after")
     failpoint("hb.before")
+    assert not is_spent()
     with pytest.raises(FailpointError, match=r"hb\.before"):
         failpoint("hb.before")
+    assert is_spent()
     failpoint("hb.before")
 
 

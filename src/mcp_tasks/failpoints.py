@@ -125,4 +125,9 @@ def arm(spec: str) -> None:
     _armed = _Armed(spec) if spec else None
 
 
+def is_spent() -> bool:
+    """Tell whether something was armed and has happened."""
+    return _armed is not None and _armed.left <= 0
+
+
 arm(os.environ.get(VARIABLE, ""))

@@ -22,6 +22,7 @@ from mcp_tasks.errors import (
     LeaseLostError,
     MCPTasksError,
     StorageError,
+    StoreUnavailableError,
     TaskExpiredError,
     TaskNotFoundError,
 )
@@ -117,7 +118,7 @@ class Runner:
         self._again: set[tuple[str, str]] = set()
         self._backlog: deque[_Waiting] = deque()
         self._busy = 0  # slots that are taken
-        self._has_left = False
+        self._left: dict[str, str] = {}  # tasks that may be claimed and do not run; by which worker
         self._idle = asyncio.Event()
         self._work: set[asyncio.Task[Any]] = set()
 
@@ -202,7 +203,8 @@ class Runner:
         worker, self._worker = self._worker, None
         if worker is None:
             return
-        if self._has_left or self._claiming or self._creating or worker.is_lost:
+        has_left = worker.name in self._left.values()
+        if has_left or self._claiming or self._creating or worker.is_lost:
             _log.warning("worker %s leaves tasks behind, for others to take over", worker.name)
             await worker.abandon()
             return
@@ -418,7 +420,8 @@ class Runner:
                 self._free_slot()
             if worker.sheet is not None:
                 for task_id in noted:
-                    if attempt is None or task_id != attempt.task_id:
+                    is_left = self._left.get(task_id) == worker.name
+                    if not is_left and (attempt is None or task_id != attempt.task_id):
                         worker.sheet.drop(task_id)
         if attempt is not None:
             self._begin(attempt, asyncio.current_task())
@@ -577,7 +580,7 @@ class Runner:
         try:
             await attempt.hand_back()
         except MCPTasksError as error:
-            self._has_left = True
+            self._left[attempt.task_id] = attempt.worker
             _log.error("task %s could not be handed back: %s", attempt.task_id, error)
         finally:
             attempt.close()
@@ -607,7 +610,7 @@ class Runner:
         attempt.ended.set()
         worker = self._worker
         if attempt.is_left:
-            self._has_left = True  # its entry on the sheet must stay
+            self._left[attempt.task_id] = attempt.worker  # its entry on the sheet must stay
         elif worker is not None and worker.sheet is not None and worker.name == attempt.worker:
             worker.sheet.drop(attempt.task_id)
         self._idle.set()
@@ -636,6 +639,7 @@ class Runner:
             or self._draining
             or task_id in self._claiming
             or task_id in self.attempts
+            or self._left.get(task_id) == worker.name
         ):
             self._free_slot()
             return None
@@ -649,10 +653,14 @@ class Runner:
             pass
         except MCPTasksError as error:
             _log.warning("task %s could not be claimed: %s", task_id, error)
+        except BaseException:
+            # It may be claimed: its entry on the sheet stays, for whoever comes after us.
+            self._left[task_id] = worker.name
+            raise
         finally:
             heard = self._claiming.pop(task_id)
             if attempt is None:
-                if worker.sheet is not None:
+                if worker.sheet is not None and self._left.get(task_id) != worker.name:
                     worker.sheet.drop(task_id)
                 self._free_slot()
                 self._submit_again(owner, task_id)
@@ -696,7 +704,25 @@ class Runner:
             )
 
         # Until the outcome is known: a claim that landed unseen would be nobody's.
-        claimed = await store.change(owner, task_id, transition, known=found, patience=math.inf)
+        known: Versioned | None = found
+        while True:
+            try:
+                claimed = await store.change(
+                    owner, task_id, transition, known=known, patience=math.inf
+                )
+            except StoreUnavailableError as error:
+                if self.is_closed or (known is not None and error.happened is False):
+                    raise
+            except MCPTasksError:
+                raise
+            except Exception:  # a backend that fails in a way it should not: the same
+                if self.is_closed:
+                    raise
+                _log.exception("task %s: the store failed; trying again", task_id)
+            else:
+                break
+            known = None  # read it again: a claim that landed is found to be ours
+            await asyncio.sleep(self.config.look)
         failpoint("claim.after_cas_before_run")
         if claimed.record.status is not TaskStatus.WORKING or body is None:
             return None
