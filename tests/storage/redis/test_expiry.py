@@ -76,14 +76,11 @@ async def test_a_time_without_a_zone_is_a_mistake(backend: RedisBackend) -> None
 
 
 async def test_a_listing_removes_the_dead_that_it_meets(
-    backend: RedisBackend, index: Callable[[], Any]
+    backend: RedisBackend, wire: Connection, options: RedisOptions, index: Callable[[], Any]
 ) -> None:
     """However many there are before the first that is alive; none is shown."""
-    await asyncio.gather(
-        *(backend.put(f"ada:dead{number:04d}", b"x", expires_at=_soon()) for number in range(2500))
-    )
+    await _let_die(backend, wire, options, 2500)
     await backend.put("ada:live", b"x")
-    await asyncio.sleep(0.4)
 
     page = await backend.list_by_prefix("ada:", limit=10)
 
@@ -93,14 +90,11 @@ async def test_a_listing_removes_the_dead_that_it_meets(
 
 
 async def test_a_listing_backwards_removes_them_too(
-    backend: RedisBackend, index: Callable[[], Any]
+    backend: RedisBackend, wire: Connection, options: RedisOptions, index: Callable[[], Any]
 ) -> None:
     """From the other end."""
     await backend.put("ada:alive", b"x")
-    await asyncio.gather(
-        *(backend.put(f"ada:dead{number:04d}", b"x", expires_at=_soon()) for number in range(2500))
-    )
-    await asyncio.sleep(0.4)
+    await _let_die(backend, wire, options, 2500)
 
     page = await backend.list_by_prefix("ada:", limit=1, reverse=True)
 
@@ -110,13 +104,10 @@ async def test_a_listing_backwards_removes_them_too(
 
 
 async def test_a_listing_of_many_dead_goes_in_steps(
-    watched: RedisBackend, witness: Witness
+    watched: RedisBackend, wire: Connection, options: RedisOptions, witness: Witness
 ) -> None:
     """The server does nothing else while a script runs."""
-    await asyncio.gather(
-        *(watched.put(f"ada:dead{number:04d}", b"x", expires_at=_soon()) for number in range(2500))
-    )
-    await asyncio.sleep(0.4)
+    await _let_die(watched, wire, options, 2500)
     witness.forget()
 
     assert len((await watched.list_by_prefix("ada:")).records) == 1
@@ -125,16 +116,13 @@ async def test_a_listing_of_many_dead_goes_in_steps(
 
 @pytest.mark.parametrize("last", [True, False])
 async def test_a_full_page_says_truly_whether_there_is_more(
-    backend: RedisBackend, *, last: bool
+    backend: RedisBackend, wire: Connection, options: RedisOptions, *, last: bool
 ) -> None:
     """However many dead lie between it and the next record, or the end."""
     await backend.put("ada:a", b"x")
-    await asyncio.gather(
-        *(backend.put(f"ada:dead{number:04d}", b"x", expires_at=_soon()) for number in range(2500))
-    )
+    await _let_die(backend, wire, options, 2500)
     if last:
         await backend.put("ada:z", b"x")
-    await asyncio.sleep(0.4)
 
     page = await backend.list_by_prefix("ada:", limit=1)
 
@@ -156,15 +144,14 @@ async def test_creates_remove_the_dead_faster_than_they_add(
 
 
 async def test_cleaning_up_empties_the_indexes_of_who_never_comes_back(
-    backend: RedisBackend, index: Callable[[], Any]
+    backend: RedisBackend, wire: Connection, options: RedisOptions, index: Callable[[], Any]
 ) -> None:
     """In steps, whatever else lies on the server."""
+    await _let_die(backend, wire, options, 1200)
     await asyncio.gather(
-        *(backend.put(f"ada:t{number:04d}", b"x", expires_at=_soon()) for number in range(1200)),
         *(backend.put(f"bob:t{number}", b"x") for number in range(10)),
         *(backend.put(f"owner{number}:t", b"x", expires_at=FAR_AHEAD) for number in range(1500)),
     )
-    await asyncio.sleep(0.4)
     assert len((await index())[0]) == 1200
 
     assert await backend.cleanup_expired(SystemClock().now()) == 0
@@ -207,8 +194,17 @@ async def test_deleting_leaves_nothing(
     assert (await wire.ask([("KEYS", f"{options.prefix}:*")])) == [[]]
 
 
-def _soon() -> datetime:
-    return SystemClock().now() + timedelta(milliseconds=300)
+async def _let_die(
+    backend: RedisBackend, wire: Connection, options: RedisOptions, count: int
+) -> None:
+    """Leave behind what the expiry of so many records leaves, without waiting for one."""
+    names = [f"dead{number:04d}" for number in range(count)]
+    await asyncio.gather(
+        *(backend.put(f"ada:{name}", b"x", expires_at=FAR_AHEAD) for name in names)
+    )
+    partition = f"{options.prefix}:{{ada}}"
+    await wire.ask([("DEL", f"{partition}:r:{name}") for name in names])
+    await wire.ask([("ZADD", f"{partition}:x", "XX", 1, name) for name in names])
 
 
 def _ms(time: list[bytes]) -> int:
