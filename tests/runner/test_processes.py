@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -59,6 +60,11 @@ class Process:
         encoded = msgspec.json.encode(policy or Policy())
         self._process.stdin.write(tool.encode() + b" " + encoded + b"\n")
         return await self.line()
+
+    def deliver(self, task_id: str) -> None:
+        """Let it run a task, as a queue would."""
+        assert self._process.stdin
+        self._process.stdin.write(f"run {task_id}\n".encode())
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
@@ -403,3 +409,45 @@ async def test_a_worker_with_hundreds_of_tasks_is_taken_over_quickly(yard: Yard)
     assert time.monotonic() - killed < 4.0
     second.signal(signal.SIGTERM)
     assert await second.ended() == 0
+
+
+async def test_a_queue_may_deliver_everything_twice_and_out_of_order(yard: Yard) -> None:
+    """`run_task` is the seam for engines: the record decides, and nothing runs twice."""
+    consumers = [await yard.start(queue=True) for _ in range(2)]
+    tasks = [await yard.create(tool) for tool in ("quick", "short") for _ in range(40)]
+
+    for consumer in consumers:
+        deliveries = tasks * 2
+        random.shuffle(deliveries)
+        for task_id in deliveries:
+            consumer.deliver(task_id)
+    said: Counter[tuple[str, str]] = Counter()
+    for consumer in consumers:
+        for _ in range(2 * len(tasks)):
+            what, _, task_id = (await consumer.line()).partition(" ")
+            said[task_id, what] += 1
+
+    for task_id in tasks:
+        assert (said[task_id, "ran"], said[task_id, "passed"]) == (1, 3)
+        assert await yard.completed(task_id) == 1
+        assert Counter(yard.witnessed(task_id))[1, "start"] == 1
+
+
+async def test_a_delivery_after_its_consumer_was_killed_runs_the_next_attempt(yard: Yard) -> None:
+    """A queue delivers again what was not acknowledged; whoever gets it goes on."""
+    first, second = [await yard.start(queue=True) for _ in range(2)]
+    tasks = [await yard.create("until_second", RERUN) for _ in range(5)]
+    for task_id in tasks:
+        first.deliver(task_id)
+        await yard.saw(task_id, 1, "start")
+
+    await first.kill()
+    for task_id in tasks:
+        await yard.reached(task_id, lambda record: record.worker is None)
+        for _ in range(3):
+            second.deliver(task_id)
+
+    for task_id in tasks:
+        assert await yard.completed(task_id) == 2
+        starts = [attempt for attempt, what in yard.witnessed(task_id) if what == "start"]
+        assert starts == [1, 2]

@@ -1,9 +1,11 @@
 """A process that runs tasks, for tests to kill: `worker.py DATABASE WITNESS OPTIONS`.
 
-OPTIONS is JSON: settings of `RunnerConfig`, and `"locks": false` for a process whose lock file
-tells others nothing, as on another machine. What a body does it writes down in WITNESS, one line at
+OPTIONS is JSON: settings of `RunnerConfig`, `"locks": false` for a process whose lock file tells
+others nothing, as on another machine, and `"queue": true` for one that runs only what is delivered
+to it. What a body does it writes down in WITNESS, one line at
 a time with O_APPEND, so that nothing of it is lost with the process. Each line on stdin creates a
-task (`TOOL POLICY`, POLICY being JSON); its id is printed. SIGTERM stops the process in order.
+task (`TOOL POLICY`, POLICY being JSON); its id is printed. `run ID` delivers a task; `ran ID` or
+`passed ID` is printed when that is done with. SIGTERM stops the process in order.
 """
 
 from __future__ import annotations
@@ -39,6 +41,19 @@ if not options.pop("locks", True):
     worker.host_id = lambda: f"machine-{os.getpid()}"
 
 
+has_queue: bool = options.pop("queue", False)
+
+
+class Queued(Runner):
+    """A runner that looks for nothing by itself: its tasks come from a queue."""
+
+    def submit(self, owner: str, task_id: str) -> None:
+        """Leave it to the queue."""
+
+    def claim(self, owner: str, task_id: str, key: str) -> None:
+        """Leave it to the queue."""
+
+
 class Go(BaseModel):
     """What is asked for."""
 
@@ -58,6 +73,12 @@ async def hang(task: TaskContext) -> None:
 
 async def quick(task: TaskContext) -> None:
     """End at once."""
+
+
+async def short(task: TaskContext) -> None:
+    """Take a moment, so that deliveries meet it while it runs."""
+    await task.step("one", note, task, "step-one")
+    await asyncio.sleep(0.02)
 
 
 async def until_second(task: TaskContext) -> None:
@@ -103,7 +124,9 @@ async def poison(task: TaskContext) -> None:
     os._exit(42)
 
 
-TOOLS = {fn.__name__: fn for fn in (hang, quick, until_second, busy, steps, ask, block, poison)}
+TOOLS = {
+    fn.__name__: fn for fn in (hang, quick, short, until_second, busy, steps, ask, block, poison)
+}
 
 
 def find_body(name: str) -> Body | None:
@@ -133,21 +156,33 @@ async def create(runner: Runner, line: str) -> None:
     print(record.task_id, flush=True)  # noqa: T201 - the test reads it
 
 
+async def deliver(runner: Runner, task_id: str) -> None:
+    """Run a task, as the consumer of a queue does, and say whether it was run here."""
+    was_run = await runner.run_task("ada", task_id)
+    print("ran" if was_run else "passed", task_id, flush=True)  # noqa: T201
+
+
 async def main() -> None:
     """Run tasks until SIGTERM."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     backend = SqliteBackend(database)
-    runner = Runner(TaskStore(backend), find_body, config=RunnerConfig(**options))
+    kind = Queued if has_queue else Runner
+    runner = kind(TaskStore(backend), find_body, config=RunnerConfig(**options))
     await runner.start()
     print("ready", flush=True)  # noqa: T201
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
 
     async def read() -> None:
-        while line := await lines.readline():
-            await create(runner, line.decode().strip())
+        async with asyncio.TaskGroup() as deliveries:
+            while line := await lines.readline():
+                text = line.decode().strip()
+                if text.startswith("run "):
+                    deliveries.create_task(deliver(runner, text[4:]))
+                else:
+                    await create(runner, text)
 
     reading = asyncio.create_task(read())
     await ended.wait()
