@@ -103,6 +103,10 @@ conformance: .venv/ready-dev ## the official MCP suite against our fixture serve
 chaos: .venv/ready-dev ## kill, pause and cut, N= rounds
 	MCP_TASKS_CHAOS_ROUNDS=$(N) $(BIN)/python -m pytest tests/chaos $(ARGS)
 
+.PHONY: model
+model: .venv/ready-dev ## search the execution protocol, every order of steps and faults (NAME= for some)
+	$(BIN)/python -m tests.model $(NAME)
+
 .PHONY: bench
 bench: .venv/ready-dev ## ratios in one run; also build/bench.json
 	@mkdir -p build

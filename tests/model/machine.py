@@ -40,6 +40,7 @@ from tests.model.store import (
     delete,
     get,
     put,
+    told,
     version_of,
 )
 from tests.model.workers import Protocol
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from tests.model.actors import Request
     from tests.model.configuration import Configuration
     from tests.model.processes import Left, Thread
-    from tests.model.search import State
+    from tests.model.search import Label, State
     from tests.model.store import Found
 
 
@@ -112,6 +113,22 @@ class Machine:
                     yield Step((*label, "->", answer), answer != UNANSWERED, end)
         except ViolationError as error:
             raise ViolationError(error.rule, error.step or label) from None
+
+    @staticmethod
+    def told(label: Label) -> str:
+        """Put a step into words: who did it, what was asked of the database, and the answer."""
+        if label[:1] != ("process",) or len(label) < 5:
+            return " ".join(told(word) for word in label)
+        _, p, name, args, wanted, *answer = label
+        kind, *words = wanted
+        at = f"  [{words[0]}]" if kind in STORE and words[0] else ""
+        if kind == "cas":
+            _, key, version, value, _ = words
+            act = f"{told(key)}, version {version}, becomes {told(value)}"
+        else:
+            act = " ".join(told(word) for word in (kind, *words[kind in STORE :]))
+        end = f": {told(answer[1])}" if answer and answer[1] is not None else ""
+        return f"process {p}, {name}({', '.join(told(arg) for arg in args[:3])}): {act}{end}{at}"
 
     def go_on(self, state: State, thread: Thread) -> list[State]:
         """Let an actor decide what it can by itself, in every way, up to its next step."""

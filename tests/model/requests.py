@@ -8,6 +8,7 @@ from tests.model.actors import CONFLICT, OK, Actors, as_record, become, delete, 
 from tests.model.store import (
     ASKING,
     CANCELLED,
+    FAILED,
     NOBODY,
     NOTHING,
     OTHER,
@@ -127,7 +128,7 @@ class Requests(Actors):
         """End a task that is past its time, unless somebody was faster. Nothing else may."""
         record = as_record(found)
         if record is not None and not record.is_over:
-            new = record._replace(status="F", worker=NOBODY, open=NOTHING)
+            new = record._replace(status=FAILED, worker=NOBODY, open=NOTHING)
             yield from self.swap(
                 ("task", t), found, new, tag=("expire",), at="ttl.after_read_before_cas"
             )

@@ -70,6 +70,10 @@ class System(Protocol):
         """
         ...
 
+    def told(self, label: Label) -> str:
+        """Put a step into words, for a history."""
+        ...
+
     def is_at_rest(self, state: State) -> bool:
         """Tell whether all that was promised is kept, and nothing lies about."""
         ...
@@ -120,7 +124,8 @@ def search(system: System, *, limit: int = 6_000_000) -> Verdict:
                     graph.targets.append(number)
         except ViolationError as error:
             took = time.monotonic() - began
-            history = (*graph.history(system, at), f"{_told(error.step)}  <- {error.rule}")
+            last = f"{system.told(error.step)}  <- {error.rule}"
+            history = (*graph.history(system, at), last)
             return Verdict(error.rule, len(graph.states), took, history)
         at += 1
         if len(graph.states) > limit:
@@ -130,10 +135,6 @@ def search(system: System, *, limit: int = 6_000_000) -> Verdict:
     if stuck is None:
         return Verdict(None, len(graph.states), took)
     return Verdict(STUCK, len(graph.states), took, tuple(graph.history(system, stuck)))
-
-
-def _told(label: Label) -> str:
-    return " ".join(str(word) for word in label)
 
 
 class _Graph:
@@ -188,7 +189,7 @@ class _Graph:
             wanted = self.state(after)
             for step in system.steps(self.state(before)):  # pragma: no branch
                 if step.state == wanted:
-                    yield _told(step.label)
+                    yield system.told(step.label)
                     break
 
     def first_without_rest(self, system: System) -> int | None:

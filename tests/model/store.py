@@ -15,12 +15,13 @@ three are `p`, `p + 3`, `p + 6` and so on.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 
 Key = tuple[Any, ...]
 
-WORKING, ASKING, COMPLETED, FAILED, CANCELLED = "WIDFX"
+WORKING, ASKING, COMPLETED = "working", "input_required", "completed"
+FAILED, CANCELLED = "failed", "cancelled"
 TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
 NOBODY = -1
 
@@ -33,7 +34,7 @@ class Record(NamedTuple):
     """What is stored of a task. Its version is the database's.
 
     Attributes:
-        status: One letter.
+        status: As the protocol names it.
         worker: The incarnation that has it, or `NOBODY`.
         attempt: How often it was claimed.
         lost: How many attempts ended with their worker.
@@ -54,8 +55,13 @@ class Record(NamedTuple):
 
     def __repr__(self) -> str:
         """Show what is worth showing."""
-        shown = [f"{name}={value!r}" for name, value in self._asdict().items() if value]
-        return f"<{' '.join(shown)}>"
+        usual = Record()._asdict()
+        shown = [
+            f"{name} {told(value)}"
+            for name, value in self._asdict().items()
+            if name != "status" and value != usual[name]
+        ]
+        return f"<{', '.join((self.status, *shown))}>"
 
     @property
     def is_over(self) -> bool:
@@ -75,7 +81,7 @@ class Found(NamedTuple):
 
     def __repr__(self) -> str:
         """Show it as short as can be."""
-        return f"{self.value!r}@{self.version}"
+        return f"{told(self.value)} at version {self.version}"
 
 
 Tag = tuple[Any, ...]
@@ -95,6 +101,15 @@ PARTS = {
 
 Part = tuple[tuple[Key, Found], ...]
 """The keys of one kind, sorted. A state holds five of them, in the order of the numbers above."""
+
+
+def told(value: Any) -> str:
+    """Put a value, or a key, into words for a history."""
+    if isinstance(value, frozenset):
+        return f"{sorted(cast('frozenset[Any]', value))}"
+    if type(value) is tuple:
+        return " ".join(str(part) for part in cast("tuple[Any, ...]", value))
+    return f"{value}"
 
 
 def get(part: Part, key: Key) -> Found | None:

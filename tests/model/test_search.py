@@ -11,7 +11,7 @@ from tests.model.search import STUCK, Step, ViolationError, search
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.model.search import State
+    from tests.model.search import Label, State
 
 
 class _Jugs:
@@ -37,6 +37,9 @@ class _Jugs:
                 raise ViolationError("measured", (name,))
             yield Step((name,), is_own=True, state=after)
 
+    def told(self, label: Label) -> str:
+        return " ".join(label)
+
     def is_at_rest(self, state: State) -> bool:
         return state == (0, 0)
 
@@ -58,6 +61,9 @@ class _Walk:
             yield Step(("FAULT",), is_own=False, state=(9,))
         if at == 9:
             yield Step(("HELP",), is_own=False, state=(3,))
+
+    def told(self, label: Label) -> str:
+        return " ".join(label)
 
     def is_at_rest(self, state: State) -> bool:
         return state == (3,)

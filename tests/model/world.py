@@ -132,8 +132,12 @@ class World(Machine):
     def _asked(
         self, state: State, left: Left, p: int, name: str, args: tuple[Any, ...]
     ) -> Iterator[Step]:
-        for after in self.go_on(replaced(state, LEFT, left), (p, name, args, ())):
-            yield Step(("process", p, "is asked to", name, args), is_own=False, state=after)
+        label = (f"process {p} is asked to {name}", args)
+        try:
+            for after in self.go_on(replaced(state, LEFT, left), (p, name, args, ())):
+                yield Step(label, is_own=False, state=after)
+        except ViolationError as error:
+            raise ViolationError(error.rule, label) from None
 
     # --- what goes wrong -------------------------------------------------------------------------
 
