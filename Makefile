@@ -17,6 +17,7 @@ DIR ?=
 STORE ?=
 ARGS ?=
 N ?= 100
+SEED ?=
 
 .PHONY: help
 help: ## list the targets
@@ -100,8 +101,8 @@ conformance: .venv/ready-dev ## the official MCP suite against our fixture serve
 	PYTHON=$(BIN)/python STORE='$(STORE)' tools/conformance.sh $(MODES)
 
 .PHONY: chaos
-chaos: .venv/ready-dev ## kill, pause and cut, N= rounds
-	MCP_TASKS_CHAOS_ROUNDS=$(N) $(BIN)/python -m pytest tests/chaos $(ARGS)
+chaos: .venv/ready-dev ## kill, pause and cut, N= rounds, from SEED=
+	MCP_TASKS_CHAOS_ROUNDS=$(N) MCP_TASKS_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/chaos $(ARGS)
 
 .PHONY: model
 model: .venv/ready-dev ## search the execution protocol, every order of steps and faults (NAME= for some)
