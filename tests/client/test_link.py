@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,21 @@ async def test_a_server_that_stays_away_is_given_up_with_the_way_back() -> None:
     assert caught.value.__cause__ is AWAY
 
 
+async def test_a_server_that_answers_with_errors_is_given_up_with_what_it_said() -> None:
+    """A damaged record is no silence, and who reads the text alone must be able to tell."""
+    session = ScriptedSession(MCPError(INTERNAL_ERROR, "the task's record cannot be used"))
+
+    with anyio.fail_after(5), pytest.raises(TaskUnreachableError) as caught:
+        await handle(session, retry_for=0.3).poll()
+
+    assert 0 < caught.value.seconds <= 0.3
+    assert re.fullmatch(
+        r"no good answer about the task for 0\.[0-3] s \(the last error: the task's record cannot "
+        r"be used\); it may still run\. Find it again with TaskHandle\.resume\(client, '.+'\)",
+        str(caught.value),
+    )
+
+
 async def test_what_the_server_refuses_is_final() -> None:
     """An unknown task does not come back by asking again."""
     session = ScriptedSession(MCPError(INVALID_PARAMS, "task not found"))
@@ -133,7 +149,7 @@ async def test_a_session_that_is_over_is_not_tried_again() -> None:
     """Only a new client can help then, and the error says with which task."""
     session = ScriptedSession(MCPError(CONNECTION_CLOSED, "Connection closed"))
 
-    with anyio.fail_after(5), pytest.raises(TaskUnreachableError):
+    with anyio.fail_after(5), pytest.raises(TaskUnreachableError, match="Connection closed"):
         await handle(session).poll()
 
     assert len(session.sent) == 1

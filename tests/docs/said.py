@@ -79,7 +79,7 @@ MADE: list[MCPTasksError] = [
     errors.RecordFormatError("it is damaged"),
     errors.StoreUnavailableError(happened=None),
     client.TaskCancelledError("01m88"),
-    client.TaskUnreachableError("mcp-task:1:01m88", 60.0),
+    client.TaskUnreachableError("mcp-task:1:01m88", 60.0, "Connection closed"),
     client.InvalidHandleError("it names no task"),
 ]
 

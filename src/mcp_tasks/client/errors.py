@@ -22,20 +22,28 @@ class TaskCancelledError(MCPTasksError):
 
 
 class TaskUnreachableError(MCPTasksError):
-    """The server did not answer for as long as the client was ready to wait.
+    """The server gave no answer that helps for as long as the client was ready to wait.
 
-    The task may still run, or wait for its server to come back. `saved` finds it again:
+    Internal errors of the server count as none, for its database may be away. The task may still
+    run, or wait for its server to come back. `saved` finds it again:
     `TaskHandle.resume(client, error.saved)`.
+
+    Attributes:
+        saved: The task, as `TaskHandle.save` returns it.
+        seconds: For how long the client tried.
+        reason: The text of the last error; the error itself is the `__cause__`.
     """
 
-    def __init__(self, saved: str, seconds: float) -> None:
-        super().__init__(saved, seconds)
+    def __init__(self, saved: str, seconds: float, reason: str) -> None:
+        super().__init__(saved, seconds, reason)
         self.saved = saved
         self.seconds = seconds
+        self.reason = reason
 
     def __str__(self) -> str:
         return (
-            f"no answer about the task for {self.seconds:.0f} s; it may still run. "
+            f"no good answer about the task for {self.seconds:.1f} s (the last error: "
+            f"{self.reason}); it may still run. "
             f"Find it again with TaskHandle.resume(client, {self.saved!r})"
         )
 

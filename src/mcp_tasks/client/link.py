@@ -85,7 +85,7 @@ class TaskLink:
 
     async def _send(self, request: Request[Any, Any], result_type: type[ResultT]) -> ResultT:
         pause = _FIRST_PAUSE
-        until: float | None = None
+        since: float | None = None
         while True:
             try:
                 return await self.session.send_request(
@@ -95,9 +95,9 @@ class TaskLink:
                 if not _is_passing(error):
                     raise
                 now = anyio.current_time()
-                until = now + self._retry_for if until is None else until
-                if _is_closed(error) or now + pause > until:
-                    raise TaskUnreachableError(self._saved, self._retry_for) from error
+                since = now if since is None else since
+                if _is_closed(error) or now + pause > since + self._retry_for:
+                    raise TaskUnreachableError(self._saved, now - since, error.message) from error
             await anyio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
             pause = min(pause * 2, _LONGEST_PAUSE)
 
