@@ -85,7 +85,7 @@ def demo(
 ) -> None:
     """Kill a server in the middle of a tool call, restart it, and see the same task finish."""
     try:
-        good = anyio.run(run, folder, store, Console(soft_wrap=True))
+        good = anyio.run(run, folder, store, _console())
     except (NothingToShowError, MCPTasksError) as error:
         _fail(error)
     raise typer.Exit(0 if good else 1)
@@ -99,13 +99,13 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 50,
 ) -> None:
     """List an owner's tasks, newest first."""
-    _run(partial(list_tasks, store, namespace, owner, limit=limit, console=Console()))
+    _run(partial(list_tasks, store, namespace, owner, limit=limit, console=_console()))
 
 
 @app.command()
 def show(task_id: str, store: Store, namespace: Namespace, owner: Owner = ANONYMOUS) -> None:
     """Show where a task stands, without its arguments, answers and result."""
-    _run(partial(show_task, store, namespace, owner, task_id, console=Console()))
+    _run(partial(show_task, store, namespace, owner, task_id, console=_console()))
 
 
 @app.command()
@@ -128,19 +128,19 @@ def worker(
 @app.command()
 def purge(store: Store) -> None:
     """Remove what has expired, in all namespaces."""
-    _run(partial(purge_expired, store, console=Console()))
+    _run(partial(purge_expired, store, console=_console()))
 
 
 @app.command()
 def init(url: Url) -> None:
     """Set a database up for tasks, or say exactly what is in the way. Safe to run again."""
-    _run(partial(initialize, url, console=Console(soft_wrap=True)))
+    _run(partial(initialize, url, console=_console()))
 
 
 @app.command("check")
 def check_(url: Url) -> None:
     """Look at a database without changing it. Exit code 1 if there is something to warn of."""
-    good = _run(partial(check, url, console=Console(soft_wrap=True)))
+    good = _run(partial(check, url, console=_console()))
     raise typer.Exit(0 if good else 1)
 
 
@@ -159,10 +159,15 @@ def verify_(
     from mcp_tasks.cli.verify import verify  # noqa: PLC0415 - loads the kit
 
     try:
-        good = verify(url, report=report, console=Console(soft_wrap=True))
+        good = verify(url, report=report, console=_console())
     except MCPTasksError as error:
         _fail(error)
     raise typer.Exit(0 if good else 1)
+
+
+def _console() -> Console:
+    """Print what is given as it is: it may hold what clients and tools say."""
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

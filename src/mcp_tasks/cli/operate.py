@@ -5,15 +5,16 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import category
 
-from rich.table import Table
+from rich.cells import cell_len
 
 from mcp_tasks.errors import ConfigurationError
 from mcp_tasks.store import TaskStore
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from rich.console import Console
 
@@ -28,16 +29,8 @@ async def list_tasks(url: str, namespace: str, owner: str, *, limit: int, consol
     if not page.tasks and not page.damaged:
         console.print(f"{owner!r} has no tasks in the namespace {namespace!r}")
         return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("task", no_wrap=True, min_width=max(len(task.task_id) for task in page.tasks))
-    for name in ("tool", "status", "attempt", "updated", "says"):
-        table.add_column(name, overflow="fold")
-    for task in page.tasks:
-        updated = f"{task.updated_at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(
-            task.task_id, task.call.tool, task.status.value, str(task.attempt), updated, _says(task)
-        )
-    console.print(table)
+    for line in _table(page.tasks, console.width if console.is_terminal else None):
+        console.print(line)
     if page.damaged:
         console.print(f"{page.damaged} records cannot be read; the log names them")
     if page.cursor is not None:
@@ -67,11 +60,10 @@ async def show_task(
         "cancelled": "asked for" if task.cancel is not None else "",
         "questions": ", ".join(question.key for question in task.questions),
     }
-    table = Table.grid("", "", padding=(0, 2))
+    width = max(map(len, facts)) + 2
     for name, value in facts.items():
         if value:
-            table.add_row(name, value)
-    console.print(table)
+            console.print(f"{name:{width}}{_plain(value)}")
 
 
 async def purge_expired(url: str, *, console: Console) -> None:
@@ -102,6 +94,50 @@ def require_there(backend: StorageBackend) -> None:
     path = getattr(backend, "path", None)  # of a backend that keeps a file
     if isinstance(path, Path) and not path.exists():
         raise ConfigurationError(f"there is no file {str(path)!r}; nothing was made")
+
+
+def _table(tasks: Sequence[TaskRecord], width: int | None) -> list[str]:
+    """Lay tasks out in columns, a line for each, so that a line that is searched for is whole.
+
+    Where a window of `width` cells is too narrow for that, what a task runs and says stands below
+    it.
+    """
+    if not tasks:
+        return []
+    said = [(_plain(task.call.tool), _plain(_says(task))) for task in tasks]
+    facts = [
+        (task.task_id, task.status.value, str(task.attempt), f"{task.updated_at:%Y-%m-%d %H:%M:%S}")
+        for task in tasks
+    ]
+    heads = _columns([("task", "status", "attempt", "updated"), *facts])
+    tails = _columns([("tool", "says"), *said])
+    lines = [f"{head}  {tail}".rstrip() for head, tail in zip(heads, tails, strict=True)]
+    if width is None or max(map(cell_len, lines)) <= width:
+        return lines
+    below = [f"    {tool}: {says}" if says else f"    {tool}" for tool, says in said]
+    pairs = zip(heads[1:], below, strict=True)
+    return [heads[0], *(line.rstrip() for pair in pairs for line in pair)]
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)
+        )
+        for row in rows
+    ]
+
+
+def _plain(text: str) -> str:
+    """Return what a client or a tool has said, without power over the terminal.
+
+    Escape sequences, line breaks and marks that turn the direction of writing are shown as `repr`
+    shows them.
+    """
+    return "".join(
+        char if char.isprintable() or category(char) == "Zs" else repr(char)[1:-1] for char in text
+    )
 
 
 def _says(task: TaskRecord) -> str:
