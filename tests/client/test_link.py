@@ -168,6 +168,30 @@ async def test_a_task_that_was_seen_to_end_is_not_polled_again() -> None:
     assert len(session.sent) == 1
 
 
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    [
+        ({}, "content: Field required"),
+        ({"content": [], "resultType": "task"}, "resultType is 'task'"),
+        ({"content": [], "resultType": 5}, "resultType"),
+        ({"content": "text"}, "content: Input should be a valid list"),
+    ],
+)
+async def test_a_result_that_is_none_is_a_mistake_of_the_server(
+    result: dict[str, Any], problem: str
+) -> None:
+    """An app that handles the errors of a call must not meet pydantic's."""
+    session = ScriptedSession(task("completed", result=result))
+
+    with anyio.fail_after(5), pytest.raises(MCPError) as caught:
+        await handle(session).result()
+
+    assert caught.value.code == INTERNAL_ERROR
+    text = str(caught.value)
+    assert text.startswith("the task is completed, but its result is not the result of a tool (")
+    assert problem in text
+
+
 async def test_a_failure_that_names_no_error_is_still_one() -> None:
     """Some servers leave out what they must send."""
     session = ScriptedSession(task("failed", statusMessage="out of paper"))

@@ -9,7 +9,7 @@ import anyio
 from mcp.client import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, CallToolResult
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from mcp_tasks.client.driver import Driver
 from mcp_tasks.client.errors import InvalidHandleError, TaskCancelledError
@@ -173,8 +173,8 @@ class TaskHandle:
         to call again, also after an error of a callback or of the connection.
 
         Raises:
-            MCPError: The task failed, the server does not know it, or a question found nobody to
-                answer it.
+            MCPError: The task failed, the server does not know it, a question found nobody to
+                answer it, or what the server has for a result is none.
             TaskCancelledError: The task was cancelled.
             TaskUnreachableError: The server did not answer for too long. The task may still run.
         """
@@ -221,7 +221,7 @@ class TaskHandle:
 
 def _outcome(final: TaskSnapshot) -> CallToolResult:
     if final.status is TaskStatus.COMPLETED:
-        return CallToolResult.model_validate(final.result or {}, by_name=False)
+        return _tool_result(final.result or {})
     if final.status is TaskStatus.CANCELLED:
         raise TaskCancelledError(final.task_id, final.message)
     if final.error is None:
@@ -229,6 +229,28 @@ def _outcome(final: TaskSnapshot) -> CallToolResult:
             INTERNAL_ERROR, final.message or "the task failed, the server does not say why"
         )
     raise MCPError.from_error_data(final.error)
+
+
+def _tool_result(result: Mapping[str, Any]) -> CallToolResult:
+    """Read what a completed task has for a result. Servers of others may keep anything there.
+
+    Raises:
+        MCPError: It is no result of a tool.
+    """
+    problem = f"resultType is {result.get('resultType')!r}"
+    try:
+        read = CallToolResult.model_validate(result, by_name=False)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    else:
+        if read.result_type == "complete":
+            return read
+    raise MCPError(
+        INTERNAL_ERROR,
+        f"the task is completed, but its result is not the result of a tool ({problem}); a mistake "
+        "of the server",
+    )
 
 
 def _plain(answer: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
