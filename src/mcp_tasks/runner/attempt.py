@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -176,6 +177,7 @@ class Attempt:
         if fatal is not None and outcome is not None:
             outcome = Failed(fatal.code, str(fatal))
         try:
+            await self._absorb()
             await self._conclude(outcome)
         except asyncio.CancelledError:
             self.is_left = True
@@ -188,6 +190,15 @@ class Attempt:
             _log.exception("task %s attempt %d is left", self.task_id, self.number)
         finally:
             self.close()
+
+    async def _absorb(self) -> None:
+        """Let our own cancellation pass that came too late for the body: it has a last write."""
+        task = asyncio.current_task()
+        if self.why is not None and task is not None and task.cancelling():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            while task.uncancel():
+                pass
 
     def _was_cancelled(self) -> Outcome | None:
         """Tell our own cancellation, and that of the whole loop, from one that the body made."""
