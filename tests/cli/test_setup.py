@@ -53,15 +53,58 @@ def test_what_is_risky_is_a_warning_and_exit_code_1() -> None:
     assert said.startswith("warning: The Redis server keeps nothing on disk")
 
 
-def test_a_store_that_needs_nothing_says_so(tmp_path: Path) -> None:
-    """And a file is not made by looking."""
-    url = f"sqlite:///{(tmp_path / 'tasks.db').as_posix()}"
+def test_a_server_that_needs_nothing_is_looked_at() -> None:
+    """What is risky is said here too, and is no failure."""
+    with RedisServer(settings={"appendonly": "no"}) as server:
+        code, said = command("init", server.url)
+
+    setting_up, warning = said.splitlines()
+    assert code == 0
+    assert setting_up.endswith("needs no setting up")
+    assert warning.startswith("warning: The Redis server keeps nothing on disk")
+
+
+def test_a_file_is_made_and_can_then_be_looked_at(tmp_path: Path) -> None:
+    """By `init` alone: looking makes none, and says how to."""
+    path = tmp_path / "new" / "tasks.db"
+    url = f"sqlite:///{path.as_posix()}"
+
+    code, said = command("check", url)
+    assert code == 2
+    assert "there is no file" in said
+    assert said.endswith(
+        "nothing was made. If the path is right, make it with 'mcp-tasks init URL'\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert command("init", url) == (0, f"Made the file {str(path)!r}\n")
+    assert command("init", url) == (0, "all is as it should be\n")
+    assert command("check", url) == (0, "nothing to warn of\n")
+    assert command("list", "--store", url, "--namespace", "reports")[0] == 0
+
+
+def test_a_file_that_cannot_be_made_is_said_with_the_reason(tmp_path: Path) -> None:
+    """In one line, before a server starts on it."""
+    (tmp_path / "file").write_text("in the way")
+    url = f"sqlite:///{(tmp_path / 'file' / 'tasks.db').as_posix()}"
 
     code, said = command("init", url)
-    assert (code, "needs no setting up" in said) == (0, True)
-    code, said = command("check", url)
-    assert (code, "there is no file" in said) == (2, True)
-    assert list(tmp_path.iterdir()) == []
+
+    assert code == 2
+    assert "tasks.db: " in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["init", "check"])
+def test_a_file_of_another_application_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    """Nothing to warn of would be wrong."""
+    path = tmp_path / "letter.txt"
+    path.write_text("Dear Ada, " * 100)
+
+    code, said = command(name, f"sqlite:///{path.as_posix()}")
+
+    assert code == 2
+    assert "is not a task database" in said
+    assert path.read_text() == "Dear Ada, " * 100
 
 
 def test_a_server_that_is_not_there_is_one_line() -> None:
@@ -70,5 +113,5 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
 
     for name in ("init", "check"):
         code, said = command(name, url)
-        assert (code, "hunter2" in said) == (0 if name == "init" else 2, False)
+        assert (code, "hunter2" in said) == (2, False)
         assert said.count("\n") == 1

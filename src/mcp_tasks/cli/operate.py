@@ -93,7 +93,10 @@ def require_there(backend: StorageBackend) -> None:
     """
     path = getattr(backend, "path", None)  # of a backend that keeps a file
     if isinstance(path, Path) and not path.exists():
-        raise ConfigurationError(f"there is no file {str(path)!r}; nothing was made")
+        raise ConfigurationError(
+            f"there is no file {str(path)!r}; nothing was made. If the path is right, make it with "
+            "'mcp-tasks init URL'"
+        )
 
 
 def _table(tasks: Sequence[TaskRecord], width: int | None) -> list[str]:

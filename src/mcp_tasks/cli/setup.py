@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def initialize(url: str, *, console: Console) -> None:
-    """Set the database up, and say what was found and done.
+    """Set the database up, and say what was found and done. At least it is looked at.
 
     Raises:
         ConfigurationError: What is there is something else, or may not be changed.
@@ -24,10 +24,12 @@ async def initialize(url: str, *, console: Console) -> None:
     try:
         if isinstance(backend, Initializable):
             said = await backend.initialize() or ["all is as it should be"]
-            for sentence in said:
-                console.print(sentence, highlight=False)
         else:
-            console.print(f"{backend!r} needs no setting up", highlight=False)
+            said = [f"{backend!r} needs no setting up"]
+            if isinstance(backend, Checkable):
+                said += [f"warning: {warning}" for warning in await backend.check()]
+        for sentence in said:
+            console.print(sentence)
     finally:
         await backend.close()
 
@@ -49,7 +51,7 @@ async def check(url: str, *, console: Console) -> bool:
     finally:
         await backend.close()
     for warning in warnings:
-        console.print(f"warning: {warning}", highlight=False)
+        console.print(f"warning: {warning}")
     if not warnings:
-        console.print("nothing to warn of", highlight=False)
+        console.print("nothing to warn of")
     return not warnings

@@ -82,6 +82,7 @@ _CLEAN_UP = """
 DELETE FROM records WHERE rowid IN
     (SELECT rowid FROM records WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)
 """
+_LOOK = "SELECT 1 FROM records LIMIT 1"
 _DATA_VERSION = "PRAGMA data_version"
 _WATCH_INTERVAL = 0.1
 
@@ -193,6 +194,18 @@ class SqliteBackend:
             removed += chunk
             if chunk < _CLEANUP_CHUNK:
                 return removed
+
+    async def initialize(self) -> list[str]:
+        """Make the file and its folder where there is none. Safe to call again, and by several."""
+        is_new = not self._path.exists()
+        await self._read(_LOOK, ())
+        return [f"Made the file {str(self._path)!r}"] if is_new else []
+
+    async def check(self) -> list[str]:
+        """Look into the file if there is one: a damaged or foreign one, say, is an error."""
+        if self._path.exists():
+            await self._read(_LOOK, ())
+        return []
 
     async def close(self) -> None:
         """Let go of file and thread. Safe to call twice; calls under way end first."""
