@@ -215,6 +215,10 @@ async def test_workers_come_and_go_under_load(tiers: Tiers) -> None:
     [
         ("tiers", "write package.module:server"),
         ("no_such_module:mcp", "no module 'no_such_module'"),
+        ("./tiers:mcp", "'./tiers' is no module; write"),
+        ("tiers.py:mcp", "'tiers.py' is no module; write"),
+        (".tiers:mcp", "'.tiers' is no module; write"),
+        ("a..b:mcp", "'a..b' is no module; write"),
         ("json:nothing", "has no 'nothing'"),
         ("json:dumps", "json:dumps is a function; name the MCPServer"),
         ("mcp_tasks.cli.manifest_server:mcp.nothing", "has no 'mcp.nothing'"),

@@ -38,6 +38,12 @@ def load_server(target: str) -> AnyServer:
     module_name, _, path = target.partition(":")
     if not module_name or not path:
         raise ConfigurationError(f"{target!r} does not name a server; write package.module:server")
+    is_path = module_name.endswith(".py") or "/" in module_name or "\\" in module_name
+    if is_path or "" in module_name.split("."):
+        raise ConfigurationError(
+            f"{module_name!r} is no module; write it as an import does, reports.app:mcp for the "
+            "server mcp in reports/app.py"
+        )
     if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - an entry of sys.path is a string
         sys.path.insert(0, here)
     try:
