@@ -30,19 +30,27 @@ _KNOWN = frozenset(TaskRecord.__struct_fields__)
 def encode_record(record: TaskRecord) -> bytes:
     """Encode a record. The same record gives the same bytes.
 
+    What comes out can be decoded again: a value of a wrong type, which the encoder would take and
+    the decoder refuse, must not make the task unreadable for good.
+
     Raises:
         RecordFormatError: The record may only be written by a newer release.
-        InvalidValueError: A text in it is no Unicode.
+        InvalidValueError: A text in it is no Unicode, or a value is of a wrong type.
     """
     if record.min_writer > FORMAT:
         problem = f"it wants a release that writes format {record.min_writer}, this one {FORMAT}"
         raise RecordFormatError(problem)
     try:
-        if not record.unknown:
-            return _encoder.encode(record)
-        body = _encoder.encode(msgspec.structs.replace(record, unknown={}))
+        body = _encoder.encode(
+            msgspec.structs.replace(record, unknown={}) if record.unknown else record
+        )
+        _decoder.decode(body)
     except UnicodeEncodeError:
         raise InvalidValueError("the task's record", "a string holds a lone surrogate") from None
+    except (TypeError, OverflowError, msgspec.DecodeError) as error:
+        raise InvalidValueError("the task's record", str(error)) from error
+    if not record.unknown:
+        return body
     extra = _encoder.encode(record.unknown)
     return body[:-1] + b"," + extra[1:]
 
@@ -63,6 +71,6 @@ def decode_record(data: bytes) -> TaskRecord | None:
             return record
         fields = _fields.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RecordFormatError(f"it is damaged ({type(error).__name__})") from error
+        raise RecordFormatError(f"it is damaged ({error or type(error).__name__})") from error
     unknown = {name: Raw(bytes(raw)) for name, raw in fields.items() if name not in _KNOWN}
     return msgspec.structs.replace(record, unknown=unknown)

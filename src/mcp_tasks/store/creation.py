@@ -22,6 +22,7 @@ from mcp_tasks.errors import (
 from mcp_tasks.failpoints import failpoint
 from mcp_tasks.ids import new_name, new_task_id
 from mcp_tasks.store.changes import Versioned
+from mcp_tasks.store.payloads import blobs_to_run
 from mcp_tasks.store.records import Records
 from mcp_tasks.store.trail import log_change
 from mcp_tasks.store.writing import repeat
@@ -57,7 +58,7 @@ class Creation(Records):
 
         Args:
             owner: Whose task it is.
-            call: The request it carries out; `arguments_of` makes its payloads.
+            call: The request it carries out; `TaskStore.encode` makes its payloads.
             policy: What may be done when its worker is lost; by default it then ends.
             ttl: How long it lives, at most `StoreConfig.max_ttl`.
             poll_interval: What clients are told to wait between polls.
@@ -150,12 +151,12 @@ class Creation(Records):
                 for future in (admitted, noted):
                     future.add_done_callback(_look_at)
                 if written is not None:
-                    self.soon(self._withdraw(record))
+                    self.soon(self._withdraw(written.record))
                 raise
             if written is None:
                 continue
             if not is_admitted:
-                await self._withdraw(record)
+                await self._withdraw(written.record)
                 raise QuotaExceededError(self.config.max_active_of(owner))
             log_change(None, written.record)
             return written
@@ -206,7 +207,10 @@ class Creation(Records):
             )
 
     async def _insert(self, record: TaskRecord) -> Versioned | None:
-        """Write a new record, and return it as written; `None` if a tombstone lies under its id."""
+        """Write a new record, and return it as written; `None` if something lies under its id.
+
+        What was put beside a record that is not there in the end is removed.
+        """
         # Half of a record is for what the task will bring: above all, it must be able to end.
         record, data = await self.fitting.fit(record, "", self.head_bytes // 2)
         version, unanswered = await self.swap_record(record, data, 0)
@@ -214,7 +218,14 @@ class Creation(Records):
             found = await self.find(record.owner, record.task_id, after_unanswered=True)
             if found is not None and record.writes[0] in found.record.writes:
                 return found
-        return None if version is None else Versioned(record, version)
+        if version is None:
+            self._remove_beside(record)
+            return None
+        return Versioned(record, version)
+
+    def _remove_beside(self, record: TaskRecord) -> None:
+        if blobs := blobs_to_run(record):
+            self.soon(self.payloads.delete(blobs, record.owner, record.task_id))
 
     async def _withdraw(self, record: TaskRecord) -> None:
         """Remove a new record that nobody was told of."""
@@ -223,6 +234,7 @@ class Creation(Records):
             await repeat(lambda: self.backend.delete(key), self.config.settle)
         except StoreUnavailableError as error:
             raise StoreUnavailableError(happened=None) from error
+        self._remove_beside(record)
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

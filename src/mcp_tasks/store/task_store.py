@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from msgspec import UNSET, Raw
@@ -403,7 +404,8 @@ class TaskStore(CreationOnce):
                 by=by,
                 # Steps may be refused their place in a journal, answers never.
                 max_entries=config.max_steps + config.max_questions_ever,
-                max_bytes=config.max_journal_bytes,
+                max_bytes=config.max_journal_bytes
+                + config.max_questions_ever * config.max_payload_bytes,
             )
 
         try:
@@ -478,17 +480,40 @@ class TaskStore(CreationOnce):
 
 
 def make_progress(current: float, total: float | None, message: str | None) -> Progress:
-    """Make progress that JSON can carry.
+    """Make progress that JSON can carry. Too long a message is cut.
 
     Raises:
-        InvalidValueError: A number that JSON does not have, or too long a message.
+        InvalidValueError: What should be a number or a text is none, or JSON does not have it.
     """
-    _check_message(message)
-    to_json([current, total], what="progress", max_bytes=MAX_TEXT_BYTES)
-    return Progress(current, total, message)
+    now = _number(current, "the current progress")
+    whole = None if total is None else _number(total, "the total of the progress")
+    return Progress(
+        now, whole, None if message is None else _text(message, "the message of the progress")
+    )
+
+
+def _number(value: object, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidValueError(what, f"{type(value).__name__} is no number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise InvalidValueError(what, f"{number} is no number that JSON has")
+    return number
+
+
+def _text(value: object, what: str) -> str:
+    """Return a text as it can be shown: too long a one is cut."""
+    if not isinstance(value, str):
+        raise InvalidValueError(what, f"{type(value).__name__} is no text")
+    return transitions.cut(value, MAX_TEXT_BYTES)
 
 
 def _check_message(message: str | None) -> None:
+    if message is not None and not isinstance(message, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may do anything
+        raise InvalidValueError("a status message", f"{type(message).__name__} is no text")
     if message is not None:
         to_json(message, what="a status message", max_bytes=MAX_TEXT_BYTES + 2)
 

@@ -1,0 +1,79 @@
+"""What lies beside a record goes with it, also when the record did not come to be."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mcp_tasks.domain.record import Call, inline
+from mcp_tasks.errors import QuotaExceededError
+from mcp_tasks.store import StoreConfig, TaskStore
+
+
+if TYPE_CHECKING:
+    from mcp_tasks.domain.record import TaskRecord
+    from mcp_tasks.storage.base import StorageBackend
+
+
+LARGE = {"text": "x" * 50_000}
+QUESTION: dict[str, Any] = {"mode": "form", "message": "?", "requestedSchema": {}}
+
+
+def call(store: TaskStore) -> Call:
+    """Make a call whose arguments lie beside its record."""
+    return Call("tool", store.encode(LARGE, what="arguments"))
+
+
+async def beside(store: TaskStore) -> set[str]:
+    """Return the values of an owner that lie beside records, once everything is done."""
+    await store.close()
+    page = await store.backend.list_by_prefix("@blobs.ada:", limit=500)
+    return {record.key.rpartition(".")[0] for record in page.records}
+
+
+async def noted(_: TaskRecord) -> None:
+    """Note a task nowhere."""
+
+
+async def test_a_create_that_is_refused_leaves_nothing(backend: StorageBackend) -> None:
+    """A stranger at the limit must not be able to fill the disk."""
+    config = StoreConfig(max_active=1)
+    await TaskStore(backend, config=config).create("ada", Call("tool", inline(b"{}")))
+
+    for _ in range(3):  # each does not know yet that the owner has no place
+        store = TaskStore(backend, config=config)
+        with pytest.raises(QuotaExceededError):
+            await store.create_claimed(
+                "ada", call(store), "w1", lambda record: asyncio.ensure_future(noted(record))
+            )
+        assert await beside(store) == set()
+
+
+async def test_calls_at_once_with_one_key_leave_one_copy(backend: StorageBackend) -> None:
+    """Each puts its arguments beside the record that it would make; one record is made."""
+    stores = [TaskStore(backend) for _ in range(8)]
+
+    made = await asyncio.gather(
+        *(store.create_once("ada", "k" * 40, call(store)) for store in stores)
+    )
+
+    assert len({record.task_id for record in made}) == 1
+    for store in stores:
+        await store.close()
+    assert len(await beside(stores[0])) == 1
+    assert await stores[0].load(made[0], made[0].call.arguments) == LARGE
+
+
+async def test_an_answer_finds_room_in_a_full_journal(backend: StorageBackend) -> None:
+    """A person answered; the journal's limit is for steps."""
+    store = TaskStore(backend, config=StoreConfig(max_journal_bytes=100))
+    task = await store.create("ada", Call("tool", inline(b"{}")))
+    await store.ask("ada", task.task_id, "q", "elicitation/create", QUESTION)
+
+    answer = {"action": "accept", "content": LARGE}
+    answered = await store.answer("ada", task.task_id, {"q": answer})
+
+    assert (answered.status, answered.questions) == ("working", ())
+    assert len(await beside(store)) == 1
