@@ -98,20 +98,25 @@ class Call(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Policy(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What may be done with the task when its worker is lost. Fixed at creation.
+    """What may be done with the task when its worker is lost.
+
+    Fixed at creation, except that a body may hand its task out.
 
     Attributes:
         on_worker_loss: `fail` ends the task, for its body may have had effects; `rerun` starts the
             body again.
         resumable: The body is started again from the top and finds its recorded steps and answers.
         max_attempts: How many attempts may be lost before the task is given up.
-        external: Nobody runs a body; some other program finishes the task.
+        external: No worker takes the task; some other program finishes it. So from the beginning,
+            or since its body handed it out.
+        timeout: Seconds that one run of the body may take; `None` for any.
     """
 
     on_worker_loss: Literal["fail", "rerun"] = "fail"
     resumable: bool = False
     max_attempts: int = 3
     external: bool = False
+    timeout: float | None = None
 
     @property
     def is_restartable(self) -> bool:

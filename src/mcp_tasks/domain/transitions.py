@@ -29,7 +29,9 @@ MAX_TEXT_BYTES = 4096
 
 _MAX_SUMMARY_BYTES = 1024
 
-Reason = Literal["attempts_exhausted", "expired", "never_started", "worker_lost", "worker_stopped"]
+Reason = Literal[
+    "attempts_exhausted", "expired", "never_started", "timed_out", "worker_lost", "worker_stopped"
+]
 """Why a task failed without its tool's doing; `reason` in the data of its error."""
 
 REASONS: frozenset[str] = frozenset(get_args(Reason))
@@ -100,13 +102,13 @@ def fail(
 
     Too long a text is cut rather than refused: a task must be able to end.
     """
-    text = _cut(failure.message, MAX_TEXT_BYTES)
+    text = cut(failure.message, MAX_TEXT_BYTES)
     return end(
         record,
         now,
         TaskStatus.FAILED,
         retention=retention,
-        message=_cut(text, _MAX_SUMMARY_BYTES),
+        message=cut(text, _MAX_SUMMARY_BYTES),
         error=replace(failure, message=text),
     )
 
@@ -118,7 +120,10 @@ def expire(record: TaskRecord) -> TaskRecord:
 
     Spec: 2026-07-28 tasks, T-043.
     """
-    failure = failure_of("expired", "the task was not finished within its time to live")
+    text = "the task was not finished within its time to live"
+    if not record.attempt and not record.policy.external:
+        text += f"; no worker began it: is there one that has the tool {record.call.tool!r}?"
+    failure = failure_of("expired", text, attempt=record.attempt, mayHaveRun=record.attempt > 0)
     return _moved(
         record,
         record.deadline,
@@ -160,7 +165,9 @@ def claim(
     """
     if record.is_held_by(worker, attempt):
         return record
-    waits = record.status is TaskStatus.WORKING and record.worker is None
+    waits = (
+        record.status is TaskStatus.WORKING and record.worker is None and not record.policy.external
+    )
     if not waits or record.attempt + 1 != attempt:
         raise LeaseLostError(attempt)
     if record.cancel is not None:
@@ -219,6 +226,25 @@ def hand_back(
     return _free(record, now, "worker_stopped", started=started, lost=False, retention=retention)
 
 
+def time_out(
+    record: TaskRecord, now: datetime, worker: str, attempt: int, *, retention: timedelta
+) -> TaskRecord:
+    """End a task whose body was stopped because it took too long.
+
+    A task whose end was asked for is cancelled all the same.
+
+    Raises:
+        LeaseLostError: This attempt may not write the record any more.
+    """
+    check_fence(record, worker, attempt)
+    if record.cancel is not None:
+        return end(record, now, TaskStatus.CANCELLED, retention=retention)
+    seconds = record.policy.timeout or 0.0
+    text = f"the tool was stopped: it may run for {seconds:g} s, and had not ended by then"
+    failure = failure_of("timed_out", text, timeout=seconds, attempt=attempt, mayHaveRun=True)
+    return fail(record, now, failure, retention=retention)
+
+
 def _free(
     record: TaskRecord,
     now: datetime,
@@ -271,6 +297,22 @@ def park(
     return _moved(record, now, worker=None)
 
 
+def hand_out(
+    record: TaskRecord, now: datetime, worker: str, attempt: int, *, retention: timedelta
+) -> TaskRecord:
+    """Let go of a task whose work goes on elsewhere: some other program will finish it.
+
+    A task whose end was asked for ends instead.
+
+    Raises:
+        LeaseLostError: This attempt may not write the record any more; the task may have ended.
+    """
+    check_fence(record, worker, attempt)
+    if record.cancel is not None:
+        return end(record, now, TaskStatus.CANCELLED, retention=retention)
+    return _moved(record, now, worker=None, policy=replace(record.policy, external=True))
+
+
 # --- requests from outside -----------------------------------------------------------------------
 
 
@@ -314,11 +356,12 @@ def describe(progress: Progress) -> str:
     """Put progress in words: its message if it has one, else its numbers."""
     if progress.message is not None:
         return progress.message
-    current = f"{progress.current:g}"
-    return current if progress.total is None else f"{current} of {progress.total:g}"
+    current = f"{progress.current:.15g}"
+    return current if progress.total is None else f"{current} of {progress.total:.15g}"
 
 
-def _cut(text: str, limit: int) -> str:
+def cut(text: str, limit: int) -> str:
+    """Return a text of at most `limit` bytes of UTF-8; what is no Unicode in it is replaced."""
     data = text.encode("utf-8", "replace")
     if len(data) <= limit:
         return data.decode()
