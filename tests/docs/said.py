@@ -237,6 +237,19 @@ async def from_a_low_level_server() -> list[str]:
         return [await call(client, "breaks")]
 
 
+async def from_a_rule_for_owners() -> list[str]:
+    """Let it name one that others share."""
+    mcp: MCPServer[Any] = MCPServer("tenants", log_level="CRITICAL")
+    tasks = Tasks.install(mcp, "memory://", signals=False, owner_of=lambda _: "anonymous")
+
+    @tasks.tool()
+    async def ping() -> None:
+        """Do nothing."""
+
+    async with Client(mcp, extensions=[TasksClient()]) as client:
+        return [await call(client, "ping")]
+
+
 async def over_http() -> list[str]:
     """Ask a server that was not started, and without the header."""
     tasks = Tasks("memory://", signals=False)

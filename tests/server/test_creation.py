@@ -1,5 +1,7 @@
 """How a call becomes a task, and when it does not."""
 
+# ruff: noqa: TC002 - what tools are annotated with is read at run time
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import anyio
 import pytest
 from mcp.client import Client
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.resolve import Elicit, Resolve
 from mcp.shared.exceptions import MCPError
@@ -19,7 +21,8 @@ from mcp_tasks import StoreConfig, TaskHandle, Tasks, TasksClient
 if TYPE_CHECKING:
     from .conftest import Serve, Stage, Wire
 
-EXTENSION = "io.modelcontextprotocol/tasks"
+PREFIX = "io.modelcontextprotocol"
+EXTENSION = f"{PREFIX}/tasks"
 
 
 class Name(BaseModel):
@@ -307,6 +310,43 @@ async def test_a_bad_result_is_an_error_outcome(stage: Stage, serve: Serve) -> N
             assert (task["status"], task["error"]["code"]) == ("failed", -32603)
             assert "the tool's result cannot be stored: " in task["statusMessage"]
             assert why in task["statusMessage"]
+
+
+async def test_a_client_may_have_any_name(stage: Stage, serve: Serve) -> None:
+    """A long one is left out of the record: nobody could tell what an error about it is about."""
+
+    @stage.tasks.tool()
+    async def ask(ctx: Context[Any, Any]) -> str | None:
+        params = ctx.request_context.session.client_params
+        return params and params.client_info.name
+
+    def called(name: str) -> dict[str, Any]:
+        return {"_meta": {f"{PREFIX}/clientInfo": {"name": name, "version": "1"}}}
+
+    seen: list[Any] = []
+    async with serve(stage.server) as wire:
+        for name in ("n" * 3000, "n" * 15_900, "n" * 50_000):
+            reply = await wire.call("ask", **called(name))
+            task = await wire.outcome(reply.result["taskId"])
+            seen.append(task["result"]["structuredContent"]["result"])
+
+    assert seen == ["n" * 3000, None, None]
+
+
+async def test_very_many_capabilities_are_refused_by_their_name(stage: Stage, serve: Serve) -> None:
+    """Without them the task could not ask, so they are not left out."""
+
+    @stage.tasks.tool()
+    async def ping() -> None:
+        """Do nothing."""
+
+    async with serve(stage.server) as wire:
+        wire.capabilities["experimental"] = {"x": {"y": "z" * 5000}}
+        error = (await wire.call("ping")).error
+
+    assert error["code"] == -32602
+    assert error["message"].startswith(f"{PREFIX}/clientCapabilities cannot be stored: ")
+    assert "4096 are allowed" in error["message"]
 
 
 async def test_a_client_that_goes_away_does_not_leave_half_a_task(

@@ -97,6 +97,27 @@ async def test_the_gate_comes_before_the_look_up(stage: Stage, serve: Serve, met
         assert reply.error["data"] == {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
 
 
+@pytest.mark.requirement("T-079")
+@pytest.mark.parametrize("responses", [None, 5, ["x"], "absent"])
+async def test_the_gate_comes_before_the_answers_too(
+    stage: Stage, serve: Serve, responses: Any
+) -> None:
+    """What is wrong first is that the client does not declare the extension."""
+    params: dict[str, Any] = {"taskId": UNKNOWN}
+    if responses != "absent":
+        params["inputResponses"] = responses
+
+    async with serve(stage.server) as wire:
+        undeclared = await wire.undeclared().post("tasks/update", params, UNKNOWN)
+        declared = await wire.post("tasks/update", params, UNKNOWN)
+
+    assert undeclared.error["code"] == -32021
+    assert declared.error == {
+        "code": -32602,
+        "message": "params.inputResponses is missing or is no object; nothing was answered",
+    }
+
+
 @pytest.mark.requirement("T-076")
 @pytest.mark.requirement("T-077")
 @pytest.mark.requirement("T-054")

@@ -119,6 +119,59 @@ async def test_the_owner_rule_can_be_replaced(serve: Serve) -> None:
         assert (await bob.get(task_id)).error["code"] == -32602
 
 
+NO_OWNERS = [
+    ("", "an empty name"),
+    ("anonymous", "'anonymous', which other callers have"),
+    ("local", "'local', which other callers have"),
+    ("9:principal:[1, 2]", "'9:principal:', which other callers have"),
+    (5, "a value of type int; it must return a str"),
+    (b"physics", "a value of type bytes; it must return a str"),
+]
+
+
+@pytest.mark.parametrize(("owner", "problem"), NO_OWNERS, ids=repr)
+async def test_a_rule_cannot_name_an_owner_that_others_share(
+    serve: Serve, owner: Any, problem: str
+) -> None:
+    """A tenant who may choose the name `anonymous` would share tasks with every stranger."""
+    backend = MemoryBackend()
+    server: MCPServer[Any] = MCPServer("tenants", log_level="ERROR")
+    tasks = Tasks.install(server, backend, signals=False, owner_of=lambda _: owner)
+
+    @tasks.tool()
+    async def ping() -> None:
+        """Do nothing."""
+
+    async with serve(server) as wire:
+        errors = [(await wire.call("ping")).error, (await wire.get("0" * 36)).error]
+
+    for error in errors:
+        assert error["code"] == -32603
+        assert error["message"].startswith(f"this server's owner_of returned {problem}")
+    store = TaskStore(backend, namespace="tenants")
+    assert [(await store.list(name)).tasks for name in ("anonymous", "local")] == [[], []]
+
+
+async def test_a_rule_that_names_nobody_leaves_the_usual_one(serve: Serve) -> None:
+    """A caller without a tenant is who they are otherwise, and a tenant is called as it is."""
+    backend = MemoryBackend()
+    server: MCPServer[Any] = MCPServer("tenants", log_level="ERROR")
+    tasks = Tasks.install(server, backend, signals=False, owner_of=tenant)
+
+    @tasks.tool()
+    async def ping() -> None:
+        """Do nothing."""
+
+    async with serve(server) as wire:
+        nobodys = await wire.create("ping")
+        wire.headers["X-Tenant"] = "10:physics"
+        theirs = await wire.create("ping")
+
+    store = TaskStore(backend, namespace="tenants")
+    for owner, task_id in (("anonymous", nobodys), ("10:physics", theirs)):
+        assert [task.task_id for task in (await store.list(owner)).tasks] == [task_id]
+
+
 @pytest.mark.requirement("T-088")
 @pytest.mark.requirement("T-089")
 async def test_without_authentication_the_id_is_the_key(serve: Serve) -> None:

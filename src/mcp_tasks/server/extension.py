@@ -6,7 +6,7 @@ the same bytes. A task id may be all that stands between a caller and a task, so
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from mcp.server.extension import Extension, MethodBinding
 from mcp.shared.exceptions import MCPError
@@ -15,6 +15,7 @@ from mcp_types import (
     CLIENT_CAPABILITIES_META_KEY,
     CLIENT_INFO_META_KEY,
     HEADER_MISMATCH,
+    INVALID_PARAMS,
     METHOD_NOT_FOUND,
     RequestParams,
 )
@@ -22,7 +23,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from msgspec import UNSET, Raw
 
 from mcp_tasks.domain.record import Call
-from mcp_tasks.errors import TaskError, TaskNotFoundError
+from mcp_tasks.errors import InvalidValueError, TaskError, TaskNotFoundError
 from mcp_tasks.jsonio import to_json
 from mcp_tasks.protocol import v2026_07_28 as wire
 from mcp_tasks.server.answers import check_answers
@@ -50,7 +51,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MODERN: Final = frozenset(MODERN_PROTOCOL_VERSIONS)
-_MAX_CLIENT_BYTES: Final = 16 * 1024
+_MAX_DECLARED_BYTES: Final = 4 * 1024
+"""What a client declares lies in its task's record, of which every poll reads all."""
+
 _MAX_TRACEPARENT: Final = 128
 
 
@@ -64,9 +67,12 @@ class TaskParams(RequestParams):
 
 
 class UpdateParams(TaskParams):
-    """Parameters of `tasks/update`. What lies under a key that is not asked for is ignored."""
+    """Parameters of `tasks/update`. What lies under a key that is not asked for is ignored.
 
-    input_responses: dict[str, Any]
+    Typed loosely, so that a client without the extension is refused for that, and not for this.
+    """
+
+    input_responses: Any = None
 
 
 class TasksExtension(Extension):
@@ -74,7 +80,7 @@ class TasksExtension(Extension):
 
     Args:
         hosts: Store and runner, on the loop that a request comes in on.
-        owner_of: Replaces the rule for owners; `None` from it leaves the rule in place.
+        owner_of: Names owners; `None` from it leaves the rule of this library in place.
     """
 
     identifier = wire.EXTENSION
@@ -168,12 +174,18 @@ class TasksExtension(Extension):
     async def _update(self, ctx: Context, params: UpdateParams) -> dict[str, Any]:
         """Take answers, durably before they are acknowledged.
 
-        Spec: 2026-07-28 tasks, T-052 and T-056.
+        Spec: 2026-07-28 tasks, T-052, T-056 and T-079.
         """
         host, owner, task_id = self._admit(ctx, params)
+        responses = params.input_responses
+        if not isinstance(responses, dict):
+            raise MCPError(
+                INVALID_PARAMS,
+                "params.inputResponses is missing or is no object; nothing was answered",
+            )
         try:
             record = await host.store.get(owner, task_id)
-            answers = check_answers(record, params.input_responses)
+            answers = check_answers(record, cast("dict[str, Any]", responses))
             if answers:
                 await shielded(host.store.answer(owner, task_id, answers, by=_by()))
         except TaskError as error:
@@ -219,8 +231,7 @@ class TasksExtension(Extension):
         return host
 
     def _owner(self, ctx: Context, host: Host) -> str:
-        owner = None if self._owner_of is None else self._owner_of(ctx)
-        return owner or owner_of(ctx, is_local_store=host.is_local)
+        return owner_of(ctx, self._owner_of, is_local_store=host.is_local)
 
 
 def is_declared(ctx: Context) -> bool:
@@ -261,7 +272,7 @@ def _call(host: Host, params: CallToolRequestParams, ctx: Context) -> Call:
         protocol_version=ctx.protocol_version,
         input_responses=None if responses is None else encode(responses, what="inputResponses"),
         request_state=params.request_state,
-        client_info=_declared(meta, CLIENT_INFO_META_KEY),
+        client_info=_client_info(meta),
         client_capabilities=_declared(meta, CLIENT_CAPABILITIES_META_KEY),
         principal=current_principal(),
         traceparent=_traceparent(meta),
@@ -276,7 +287,15 @@ def _declared(meta: dict[str, Any], key: str) -> Raw | UnsetType:
     value = meta.get(key)
     if value is None:
         return UNSET
-    return Raw(to_json(value, what=key, max_bytes=_MAX_CLIENT_BYTES))
+    return Raw(to_json(value, what=key, max_bytes=_MAX_DECLARED_BYTES))
+
+
+def _client_info(meta: dict[str, Any]) -> Raw | UnsetType:
+    """Return what the client says it is, unless that is very long: no call fails for a name."""
+    try:
+        return _declared(meta, CLIENT_INFO_META_KEY)
+    except InvalidValueError:
+        return UNSET
 
 
 def _traceparent(meta: dict[str, Any]) -> str | None:

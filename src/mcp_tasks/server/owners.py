@@ -1,7 +1,9 @@
 """Whose task it is: the one thing that every look-up depends on.
 
-An owner is a string that the store compares and never takes apart. Ours say first what kind they
-are, by its length, so that no client can make up a name that reads like another kind.
+An owner is a string that the store compares and never takes apart. Ours are `local`, `anonymous`,
+and principals, which say first what they are, by its length: no client can make up one that reads
+like another. What a server's own rule returns is the owner as it is, so that `--owner physics`
+finds it; in return such a rule may not name ours.
 
 A task that belongs to somebody else does not exist. Spec: 2026-07-28 tasks, T-090 and T-092.
 """
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import principal_components
 from mcp.server.mcpserver import authenticated_principal
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR
 
 from mcp_tasks.domain.record import Principal
 from mcp_tasks.store import ANONYMOUS, LOCAL
@@ -31,7 +35,9 @@ if TYPE_CHECKING:
 _PRINCIPAL: Final = "9:principal:"
 
 
-def owner_of(ctx: ServerRequestContext[Any, Any], *, is_local_store: bool) -> str:
+def owner_of(
+    ctx: ServerRequestContext[Any, Any], rule: OwnerOf | None, *, is_local_store: bool
+) -> str:
     """Return the owner of what this request makes, and of what it may see.
 
     An authenticated caller is its client, issuer and subject, as the SDK tells principals apart. A
@@ -40,12 +46,38 @@ def owner_of(ctx: ServerRequestContext[Any, Any], *, is_local_store: bool) -> st
 
     Args:
         ctx: The request.
+        rule: The server's own; where it returns `None`, and without one, the above holds.
         is_local_store: The store is in this process or in a file.
+
+    Raises:
+        MCPError: `rule` returned what cannot be an owner. Nothing was looked up.
     """
+    named = None if rule is None else rule(ctx)
+    if named is not None:
+        return _checked(named)
     principal = authenticated_principal(ctx)
     if principal is not None:
         return _PRINCIPAL + principal
     return LOCAL if is_local_store and ctx.request is None else ANONYMOUS
+
+
+def _checked(owner: object) -> str:
+    """Refuse what would be an owner by mistake, or one that other callers share.
+
+    Raises:
+        MCPError: See there.
+    """
+    if not isinstance(owner, str):
+        kind = type(owner).__name__
+        problem = f"a value of type {kind}; it must return a str, or None for the usual rule"
+    elif not owner:
+        problem = "an empty name; it must return a name, or None for the usual rule"
+    elif owner in (ANONYMOUS, LOCAL) or owner.startswith(_PRINCIPAL):
+        kind = _PRINCIPAL if owner.startswith(_PRINCIPAL) else owner
+        problem = f"{kind!r}, which other callers have; put something in front, such as 'tenant:'"
+    else:
+        return str(owner)
+    raise MCPError(INTERNAL_ERROR, f"this server's owner_of returned {problem}")
 
 
 def current_principal() -> Principal | None:
