@@ -52,6 +52,11 @@ class Child:
             wait.cancel()
         assert len(left) < len(waits), f"nothing happened to process {self.pid}"
 
+    @property
+    def last_words(self) -> str:
+        """What it wrote to its log in the end."""
+        return self.log.read_text()[-3000:]
+
     async def kill(self) -> None:
         """End it without a word, stopped or not."""
         self.send(signal.SIGKILL)

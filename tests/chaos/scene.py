@@ -71,7 +71,9 @@ class Log:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._lines: list[dict[str, Any]] = []
+        self._offset = 0
 
     def write(self, **what: Any) -> None:
         """Write one line, which is there whatever becomes of the process."""
@@ -80,7 +82,11 @@ class Log:
 
     def read(self) -> list[dict[str, Any]]:
         """Return all lines so far."""
-        return [json.loads(line) for line in self.path.read_bytes().splitlines()]
+        while piece := os.pread(self._file, 1 << 20, self._offset):
+            whole = piece[: piece.rfind(b"\n") + 1]
+            self._lines += [json.loads(line) for line in whole.splitlines()]
+            self._offset += len(whole)
+        return list(self._lines)
 
 
 class Scene:

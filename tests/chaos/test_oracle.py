@@ -95,7 +95,13 @@ RAN, GOT = {"what": "ran", "step": "one"}, {"what": "got", "step": "one"}
             [],
             None,
         ),
-        ("its tool did not", replace(LOST, error=failure_of("expired", "")), [QUICK], [START], None),
+        (
+            "its tool did not",
+            replace(LOST, error=failure_of("expired", "")),
+            [QUICK],
+            [START],
+            None,
+        ),
         ("cancellation was acknowledged", LOST, [HOLD, CANCELLED], [START], None),
         (
             "and is not there",
