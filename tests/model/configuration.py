@@ -18,6 +18,7 @@ class Configuration:
         workers: Processes that run tasks.
         servers: Processes that only serve.
         creates: Who creates which task.
+        in_turn: Each create begins only after the one before was acknowledged.
         mode: What may be done when a worker is lost: nothing, run again, or resume.
         body: `plain` ends at once; `step` records a step first; `hang` runs until it is cancelled;
             `wait` waits for an answer in its process, `talk` does so and then hangs; `park` waits
@@ -51,6 +52,7 @@ class Configuration:
     workers: int = 2
     servers: int = 0
     creates: tuple[tuple[int, int], ...] = ((0, 0),)
+    in_turn: bool = False
     mode: Literal["once", "rerun", "resume"] = "once"
     body: Body = "plain"
     questions: int = 1

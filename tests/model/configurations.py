@@ -43,6 +43,18 @@ QUICK = (
     _resume(name="server-wait", servers=1, creates=_BY_A_SERVER, body="wait", answers=((2, 0, 0),)),
     # --- the roster of one owner, at its limit ---------------------------------------------------
     _once(name="quota", creates=((0, 0), (1, 1)), limit=1),
+    # --- time to live ----------------------------------------------------------------------------
+    _rerun(name="expiry", body="hang", ages=(0,), extends=(0,)),
+    _resume(name="expiry-wait", body="wait", answers=_ANSWER, ages=(0,)),
+    _once(
+        name="expiry-quota",
+        creates=((0, 0), (1, 1), (1, 2)),
+        in_turn=True,
+        body="hang",
+        kills=0,
+        ages=(0,),
+        limit=1,
+    ),
 )
 
 LONG = (
@@ -81,5 +93,16 @@ LONG = (
     _rerun(name="two-rerun", creates=((0, 0), (1, 1))),
     _rerun(name="two-drain", creates=((0, 0), (0, 1)), drains=(0,), kills=0),
     _rerun(name="quota-rerun", creates=((0, 0), (1, 1)), limit=1),
+    _rerun(name="expiry-lapse", body="hang", kills=0, lapses=1, ages=(0,), extends=(0,)),
+    _once(
+        name="expiry-quota-extend",
+        creates=((0, 0), (1, 1)),
+        in_turn=True,
+        body="hang",
+        kills=0,
+        ages=(0,),
+        extends=(0,),
+        limit=1,
+    ),
     _once(name="quota-server", servers=1, creates=((2, 0), (0, 1)), limit=1),
 )

@@ -329,6 +329,8 @@ class Machine:
             left = tuple(item for item in state[SHEETS] if item[0][1] != key)
             return [(None, replaced(state, SHEETS, left))]
         if kind == "sweep":
+            if self.configuration.is_wrong("sweep_blind"):
+                state = replaced(state, ROSTER, delete(state[ROSTER], key))
             return [(None, replaced(state, AGES, (*state[AGES][:-1], 0)))]
         part = PARTS[key[0]]
         if kind == "get":

@@ -43,6 +43,7 @@ WAIT = Configuration(name="wait", mode="resume", body="wait", answers=((1, 0, 0)
 TALK = replace(WAIT, body="talk", cancels=((1, 0),), kills=0)
 DRAIN = Configuration(name="drain", mode="rerun", body="step", drains=(0,), kills=0)
 QUOTA = Configuration(name="quota", creates=((0, 0), (1, 1)), limit=1, kills=0)
+IN_TURN = replace(QUOTA, in_turn=True)
 
 
 MISTAKES = {
@@ -124,6 +125,15 @@ MISTAKES = {
     "word_of_mouth_only": Mistake(
         "an answer for a worker of one's own process has no entry, though its write is unanswered",
         replace(WAIT, answers=((0, 0, 0),), kills=0, lost=1, gives_up=True),
+    ),
+    "prune_unended": Mistake(
+        "a roster drops a task past its time without ending it: its worker may let it live on",
+        replace(IN_TURN, body="hang", ages=(0,), extends=(0,)),
+        is_long=True,
+    ),
+    "sweep_blind": Mistake(
+        "a clean-up removes what lies there, not only what it saw expired",
+        replace(IN_TURN, body="hang", ages=(0,), creates=((0, 0), (1, 1), (1, 2))),
     ),
     # --- losing a worker -------------------------------------------------------------------------
     "handback_ignores_cancel": Mistake(

@@ -127,3 +127,4 @@ class Left(NamedTuple):
     drains: tuple[int, ...]
     deliveries: tuple[tuple[int, int], ...]
     extends: tuple[int, ...]
+    creates: tuple[tuple[int, int], ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,18 +13,28 @@ from tests.model.mistakes import MISTAKES, planted
 from tests.model.search import STUCK, search
 from tests.model.world import World
 
+from mcp_tasks.failpoints import NAMES
+
 
 if TYPE_CHECKING:
     from tests.model.configuration import Configuration
+    from tests.model.search import Verdict
 
 
 SOUND = list(dict.fromkeys(m.where for m in MISTAKES.values() if not m.is_long))
 
 
+@cache
+def _searched(configuration: Configuration) -> tuple[Verdict, frozenset[str]]:
+    """Search a configuration, once for all tests; return the moments that were come by, too."""
+    world = World(configuration)
+    return search(world), frozenset(world.reached - {""})
+
+
 @pytest.mark.parametrize("configuration", QUICK, ids=[c.name for c in QUICK])
 def test_a_configuration_keeps_every_rule(configuration: Configuration) -> None:
     """The protocol holds in every order of steps, with every fault at every moment."""
-    verdict = search(World(configuration))
+    verdict, _ = _searched(configuration)
 
     assert verdict.broken is None, "\n".join((verdict.broken or "", *verdict.history))
 
@@ -40,9 +51,18 @@ def test_a_planted_mistake_is_found(name: str) -> None:
 @pytest.mark.parametrize("where", SOUND, ids=range(len(SOUND)))
 def test_without_its_mistake_a_configuration_holds(where: Configuration) -> None:
     """Nothing else is wrong where a mistake is planted, so it is the mistake that is found."""
-    verdict = search(World(where))
+    verdict, _ = _searched(where)
 
     assert verdict.broken is None, "\n".join((verdict.broken or "", *verdict.history))
+
+
+def test_the_steps_of_the_model_are_the_failpoints_of_the_code() -> None:
+    """What is searched and what is killed are one protocol: each name is a moment in both."""
+    reached: set[str] = set()
+    for configuration in QUICK:
+        reached |= _searched(configuration)[1]
+
+    assert reached == NAMES
 
 
 def test_every_mistake_in_the_actors_is_planted() -> None:

@@ -61,6 +61,7 @@ class World(Machine):
             c.drains,
             c.deliveries,
             c.extends,
+            c.creates[1:] if c.in_turn else (),
         )
         promises = (Promise(),) * c.tasks
         ages = (0,) * (c.tasks + 1)
@@ -71,10 +72,16 @@ class World(Machine):
         for w in range(c.workers):
             states = self._all(states, w, "scan", (w,))
             states = self._all(states, w, "beat", (w,))
-        for p, t in c.creates:
-            name, args = ("create", (p, t)) if p < c.workers else ("create_ready", (t,))
-            states = self._all(states, p, name, args)
+        for p, t in c.creates[:1] if c.in_turn else c.creates:
+            states = self._all(states, p, *self._create(processes[p], t))
         return states
+
+    @staticmethod
+    def _create(process: Process, t: int) -> tuple[str, tuple[int, ...]]:
+        """Name the actor that creates a task: it is run here, or waits for whoever can."""
+        if process.is_good and not process.is_draining:
+            return "create", (process.worker, t)
+        return "create_ready", (t,)
 
     def _all(self, states: list[State], p: int, name: str, args: tuple[Any, ...]) -> list[State]:
         return [after for state in states for after in self.go_on(state, (p, name, args, ()))]
@@ -103,6 +110,11 @@ class World(Machine):
     def _requests(self, state: State) -> Iterator[Step]:
         left: Left = state[LEFT]
         up = [process.is_up for process in state[PROCESSES]]
+        for p, t in left.creates[:1]:
+            process: Process = state[PROCESSES][p]
+            if process.is_up and state[PROMISES][t - 1].is_told:
+                now = left._replace(creates=left.creates[1:])
+                yield from self._asked(state, now, p, *self._create(process, t))
         for request in left.cancels:
             if up[request[0]] and state[PROMISES][request[1]].is_told:
                 now = left._replace(cancels=_without(left.cancels, request))
@@ -189,7 +201,7 @@ class World(Machine):
     def _time(self, state: State) -> Iterator[Step]:
         ages = state[AGES]
         for t in self.configuration.ages:
-            if t < len(ages) - 1 and ages[t] < 2 and not self._is_being_written(state, t):
+            if ages[t] == 0 or (ages[t] == 1 and not self._is_being_written(state, t)):
                 after = replaced(state, AGES, (*ages[:t], ages[t] + 1, *ages[t + 1 :]))
                 if ages[t] == 1:  # what is gone is not seen any more, whoever removes it
                     after = replaced(after, TASKS, delete(after[TASKS], ("task", t)))
