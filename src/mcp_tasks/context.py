@@ -132,6 +132,7 @@ class TaskContext:
 
     Attributes:
         task_id: The task's id; empty when the call runs without a task.
+        owner: Whose task it is, as `TaskStore` wants it; empty without a task.
         attempt: Which run of the body this is, from 1. Exact: no two runs share a number.
         idempotency_key: The same on every attempt: hand it to whatever must not happen twice.
         principal: Who called, or `None` without authentication. Never a token.
@@ -144,12 +145,14 @@ class TaskContext:
         operations: Operations,
         *,
         task_id: str = "",
+        owner: str = "",
         attempt: int = 1,
         idempotency_key: str = "",
         principal: Principal | None = None,
     ) -> None:
         self._operations = operations
         self.task_id = task_id
+        self.owner = owner
         self.attempt = attempt
         self.idempotency_key = idempotency_key
         self.principal = principal
@@ -205,7 +208,9 @@ class TaskContext:
             JournalMismatchError: This key was recorded for something else.
             JournalFullError: Too many steps. Nothing was recorded.
             LeaseLostError: Another worker may run this task now; stop.
+            TypeError: The key is no text. Nothing was run.
         """
+        key = _plain(key)
         name, values = _signature(key, _bare(fn))
 
         async def run() -> bytes:
@@ -249,7 +254,9 @@ class TaskContext:
             ClientCapabilityError: The client did not declare `elicitation`. Nothing was asked.
             InvalidValueError: The answer does not fit `schema`.
             QuestionKeyError: The key was used for another question.
+            TypeError: The key is no text. Nothing was asked.
         """
+        key = _plain(key)
         params = {
             "mode": "form",
             "message": message,
@@ -280,8 +287,9 @@ class TaskContext:
         Raises:
             NotDurableError: The call runs without a task.
             ClientCapabilityError: The client did not declare what this needs. Nothing was asked.
+            TypeError: The key is no text. Nothing was asked.
         """
-        return await self._operations.ask(key, method, params)
+        return await self._operations.ask(None if key is None else _plain(key), method, params)
 
     async def progress(
         self, current: float, total: float | None = None, message: str | None = None
@@ -296,7 +304,10 @@ class TaskContext:
         await self._operations.report(current, total, message)
 
     async def variables(self) -> dict[str, Any]:
-        """Return a copy of all the task's variables."""
+        """Return a copy of all the task's variables, as they are now: one read of the store.
+
+        Other programs may have set some meanwhile, by `TaskStore.set_variables`.
+        """
         return await self._operations.variables()
 
     async def get_variable(self, name: str, kind: type[T] | None = None) -> T | None:
@@ -329,7 +340,8 @@ class TaskContext:
 
         Raises:
             VariablesTooLargeError: All together would be over the limit. Nothing was saved.
-            InvalidValueError: A value is no JSON, too deep, or holds too long a string.
+            InvalidValueError: `changes` is no mapping, or a value is no JSON, too deep, or holds
+                too long a string.
             LeaseLostError: Another worker may run this task now; stop.
         """
         return await self._operations.set_variables(changes)
@@ -370,6 +382,7 @@ class SyncTaskContext:
     def __init__(self, task: TaskContext) -> None:
         self._task = task
         self.task_id = task.task_id
+        self.owner = task.owner
         self.attempt = task.attempt
         self.idempotency_key = task.idempotency_key
         self.principal = task.principal
@@ -428,6 +441,14 @@ class SyncTaskContext:
     def extend(self, ttl: timedelta) -> None:
         """Let the task live for at least `ttl` from now on. As `TaskContext.extend`."""
         anyio.from_thread.run(self._task.extend, ttl)
+
+
+def _plain(key: object) -> str:
+    """Return a key as the very type that is stored; a subclass of `str` may come from anywhere."""
+    if not isinstance(key, str):
+        msg = f"a key is a text, not {type(key).__name__}: {key!r}"
+        raise TypeError(msg)
+    return str.__str__(key)
 
 
 class _Values:

@@ -164,7 +164,7 @@ class StorageReadOnlyError(StorageError):
     def __str__(self) -> str:
         return (
             f"{self.where} cannot be written ({self.reason}); nothing was written. "
-            "Give this process write access to the file and its folder, or choose another store"
+            "Give this process write access there, or choose another store"
         )
 
 

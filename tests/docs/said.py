@@ -135,6 +135,7 @@ def at_start() -> list[str]:
         refused(lambda: open_backend("sqlite://tasks.db")),
         refused(lambda: open_backend("mongodb://somewhere")),
         refused(lambda: RunnerConfig(beat=20)),
+        refused(lambda: tasks.tool(timeout=0)(plain)),
     ]
 
 
@@ -184,7 +185,13 @@ def server() -> MCPServer[Any]:
         await task.set_variables({str(number): "x" * 60_000 for number in range(20)})
         return ""
 
+    @tasks.tool(timeout=0.05)
+    async def takes_too_long() -> str:
+        await anyio.sleep_forever()
+        return ""
+
     _ = (needs_a_task, asks, waits, returns_odd, repeats, lives_too_long, keeps_much)
+    _ = takes_too_long
     return mcp
 
 
@@ -205,7 +212,14 @@ async def from_a_server() -> list[str]:
         said.append(await call(old, "needs_a_task"))
     tasks = TasksClient()
     async with Client(mcp, extensions=[tasks]) as client:
-        for tool in ("asks", "returns_odd", "repeats", "lives_too_long", "keeps_much"):
+        for tool in (
+            "asks",
+            "returns_odd",
+            "repeats",
+            "lives_too_long",
+            "keeps_much",
+            "takes_too_long",
+        ):
             said.append(await call(client, tool))
         handle = await tasks.start(client, "waits")
         said.append(await call(client, "waits"))

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import subprocess
 import sys
@@ -166,6 +167,26 @@ async def test_a_plain_function_sees_that_it_is_cancelled(
         with pytest.raises(TaskCancelledError), anyio.fail_after(5):
             await handle.result()
         assert await anyio.to_thread.run_sync(ended.wait, 5)
+
+
+async def test_a_program_that_a_tool_runs_ends_with_its_time(
+    load: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    """With a task and without one: nobody writes into the pipe that it reads."""
+    mcp = load("tools_timeout").mcp
+    (tmp_path / "file").write_bytes(b"abc")
+    os.mkfifo(tmp_path / "pipe")
+    for extensions in ([TasksClient()], []):
+        async with Client(mcp, extensions=extensions) as client:
+            with anyio.fail_after(10):
+                known = await client.call_tool("checksum", {"file": str(tmp_path / "file")})
+                assert known.structured_content == {"result": hashlib.sha256(b"abc").hexdigest()}
+                with pytest.raises(MCPError, match="it may run for 2 s") as caught:
+                    await client.call_tool("checksum", {"file": str(tmp_path / "pipe")})
+        assert caught.value.error.code == -32603
+        assert caught.value.error.data["reason"] == "timed_out"
+        with pytest.raises(OSError, match="No such device"):  # nobody reads it any more
+            os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK)
 
 
 async def test_a_call_without_a_task_runs_the_same_function(tasks: Tasks) -> None:

@@ -182,6 +182,15 @@ def test_a_result_of_null_is_a_result() -> None:
     assert "result" in message
 
 
+@pytest.mark.requirement("T-019")
+def test_a_task_completed_by_its_status_alone_has_an_empty_result() -> None:
+    """A client that is told `completed` looks for a `result`."""
+    message = wire.detailed_task(replace(COMPLETED, result=None))
+
+    assert message["result"] == {"resultType": "complete", "content": []}
+    check("GetTaskResult", message)
+
+
 @pytest.mark.requirement("X-VARIABLES")
 def test_public_variables_are_in_meta_under_one_key() -> None:
     """They must not be merged over what others put into `_meta`, and private ones stay here."""

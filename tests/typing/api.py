@@ -56,6 +56,7 @@ assert_type(tasks, Tasks)
     resumable=True,
     on_worker_loss="rerun",
     max_attempts=2,
+    timeout=90,
 )
 async def tool(folder: str, task: TaskContext) -> int:
     data = assert_type(await task.step("fetch", fetch, folder, 2), bytes)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from mcp_tasks.errors import InvalidValueError, VariablesTooLargeError
 from mcp_tasks.jsonio import to_json
-
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def merge(current: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,9 +24,12 @@ def check(changes: Mapping[str, Any], *, max_depth: int, max_string: int) -> Non
     """Refuse changes that are no variables.
 
     Raises:
-        InvalidValueError: A name is no string, or a value is no JSON, nested deeper than
-            `max_depth` (a plain value is 0), or holds a string of over `max_string` bytes.
+        InvalidValueError: They are no mapping, a name is no string, or a value is no JSON, nested
+            deeper than `max_depth` (a plain value is 0), or holds a string of over `max_string`
+            bytes.
     """
+    if not isinstance(changes, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - a tool's
+        raise InvalidValueError("variables", f"{type(changes).__name__} is no mapping")
     for name, value in changes.items():
         if type(name) is not str:
             raise InvalidValueError("variables", "names are strings")

@@ -40,7 +40,7 @@ IDEMPOTENCY_KEY: Final = "mcp-tasks/idempotencyKey"
 """Where a call says in `_meta` which call it is, so that it may be sent again. Ours, too."""
 
 _RESULT: Final = "result"
-_NOTHING: Final[Mapping[str, Any]] = {"resultType": "complete", "content": []}
+_EMPTY_RESULT: Final[Mapping[str, Any]] = {"resultType": "complete", "content": []}
 _VARIABLES: Final = "variables"
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -66,8 +66,10 @@ def detailed_task(record: TaskRecord, loaded: Mapping[str, Any] = _NOTHING) -> d
     wire: dict[str, Any] = {"resultType": "complete", **_task(record)}
     status = record.status
     if status is TaskStatus.COMPLETED:
-        if record.result is not None:
-            wire["result"] = _value(_RESULT, record.result, loaded)
+        # `update_status` may complete a task by its status alone: then there is nothing to show.
+        wire["result"] = (
+            dict(_EMPTY_RESULT) if record.result is None else _value(_RESULT, record.result, loaded)
+        )
     elif status is TaskStatus.FAILED:
         if record.error is not None:
             wire["error"] = error(record.error)

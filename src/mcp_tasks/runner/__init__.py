@@ -2,7 +2,7 @@
 
 from mcp_tasks.runner.config import RunnerConfig
 from mcp_tasks.runner.inline import InlineOperations
-from mcp_tasks.runner.outcome import Body, Completed, Failed, Outcome, TaskRun
+from mcp_tasks.runner.outcome import Body, Completed, Failed, HandedOut, Outcome, TaskRun
 from mcp_tasks.runner.runner import Runner
 
 
@@ -10,6 +10,7 @@ __all__ = [
     "Body",
     "Completed",
     "Failed",
+    "HandedOut",
     "InlineOperations",
     "Outcome",
     "Runner",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -33,8 +34,9 @@ from mcp_tasks.errors import (
 from mcp_tasks.failpoints import failpoint
 from mcp_tasks.jsonio import to_json
 from mcp_tasks.runner.operations import DurableOperations, Surroundings
-from mcp_tasks.runner.outcome import Completed, Failed, TaskRun
-from mcp_tasks.store import trail
+from mcp_tasks.runner.outcome import Completed, Failed, HandedOut, TaskRun
+from mcp_tasks.runner.stopwatch import Stopwatch
+from mcp_tasks.store.trail import log_refusal
 
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _log = logging.getLogger("mcp_tasks.runner")
+_ODD_TRIES = 5
 
 
 class Stop(Enum):
@@ -58,6 +61,7 @@ class Stop(Enum):
     CANCEL = "its end was asked for"
     PARK = "it waits for an answer"
     LOST = "another worker may run it now"
+    TIMEOUT = "its time is up"
     DRAIN = "the worker stops"
 
 
@@ -94,6 +98,7 @@ class Attempt:
         over: Nothing is written any more.
         why: Why the body is cancelled, if it is.
         ended: Set at the very end.
+        stopwatch: Counts the time that the body runs.
         operations: What the body can do.
     """
 
@@ -116,6 +121,7 @@ class Attempt:
         self.over = False
         self.why: Stop | None = None
         self.ended = asyncio.Event()
+        self.stopwatch = Stopwatch(record.policy.timeout, lambda: self.stop(Stop.TIMEOUT))
         self.life = record.ttl
         self.is_extending = False
         self._runner = runner
@@ -173,9 +179,12 @@ class Attempt:
             outcome = Failed(INTERNAL_ERROR, "internal error while the tool ran")
         self._is_cancellable = False
         self.is_concluding = True
+        self.stopwatch.end()
         fatal = self.operations.fatal
         if fatal is not None and outcome is not None:
             outcome = Failed(fatal.code, str(fatal))
+        elif self.why is Stop.TIMEOUT and isinstance(outcome, Failed):
+            outcome = None  # what came of stopping it; a result counts, late as it is
         try:
             await self._absorb()
             await self._conclude(outcome)
@@ -221,11 +230,13 @@ class Attempt:
         task = TaskContext(
             self.operations,
             task_id=self.task_id,
+            owner=self.owner,
             attempt=self.number,
             idempotency_key=self.task_id,
             principal=record.call.principal,
         )
         self.started = True
+        self.stopwatch.go_on()
         run = TaskRun(record, arguments or {}, responses, task)
         failpoint("run.before_body")
         around = self._runner.around
@@ -246,7 +257,7 @@ class Attempt:
         if outcome is not None:
             await self._finish(outcome)
         elif self.why is not None:
-            await self.hand_back()
+            await self.give_up()
         else:
             self.is_left = True
             _log.warning("task %s was cancelled with its loop; its lease decides", self.task_id)
@@ -255,6 +266,15 @@ class Attempt:
         """Record how the body ended; an outcome that cannot be stored is an error that says so."""
         config = self._store.config
         failpoint("run.after_tool_before_commit")
+        if isinstance(outcome, HandedOut):
+            await self._settled(
+                lambda: self.change(
+                    lambda record, now: transitions.hand_out(
+                        record, now, self.worker, self.number, retention=config.retention
+                    )
+                )
+            )
+            return
         if isinstance(outcome, Completed):
             try:
                 await self._complete(outcome.result)
@@ -292,8 +312,26 @@ class Attempt:
             )
         )
 
+    async def give_up(self) -> None:
+        """End the task whose time is up, and hand any other one back.
+
+        Raises:
+            StoreUnavailableError: The runner was closed before the database answered.
+        """
+        if self.why is not Stop.TIMEOUT:
+            await self.hand_back()
+            return
+        retention = self._store.config.retention
+        await self._settled(
+            lambda: self.change(
+                lambda record, now: transitions.time_out(
+                    record, now, self.worker, self.number, retention=retention
+                )
+            )
+        )
+
     async def hand_back(self) -> None:
-        """Give the task up: another worker goes on, or it ends if it may not be run again.
+        """Let go of the task: another worker goes on, or it ends if it may not be run again.
 
         It is `cancelled` if its end was asked for.
 
@@ -320,12 +358,18 @@ class Attempt:
     async def _settled(self, write: Callable[[], Awaitable[None]]) -> None:
         """Make a last write; it is given up when the task is another's, gone, or past its time."""
         try:
-            await self.patiently(write)
+            await self.patiently(write, odd_tries=math.inf)
         except (LeaseLostError, TaskNotFoundError, TaskExpiredError):
             self.over = True
 
-    async def patiently(self, act: Callable[[], Awaitable[T]]) -> T:
-        """Do something with the store, again and again while it is away."""
+    async def patiently(
+        self, act: Callable[[], Awaitable[T]], *, odd_tries: float = _ODD_TRIES
+    ) -> T:
+        """Do something with the store, again and again while it is away.
+
+        An error that no backend should raise may be one that passes, or a slip in the values that
+        a tool gave us, which never does: it is let out at the last of `odd_tries`.
+        """
         delay = 0.1
         while True:
             try:
@@ -336,8 +380,9 @@ class Attempt:
                 _log.warning("task %s: %s; trying again", self.task_id, error)
             except MCPTasksError:
                 raise
-            except Exception:  # a backend that fails in a way it should not: the same
-                if self._runner.is_closed:
+            except Exception:
+                odd_tries -= 1
+                if self._runner.is_closed or odd_tries <= 0:
                     raise
                 _log.exception("task %s: the store failed; trying again", self.task_id)
             await asyncio.sleep(delay)
@@ -362,6 +407,7 @@ class Attempt:
         """Refuse whatever the body, or a thread of it, still wants to write."""
         self.over = True
         self._task = None
+        self.stopwatch.end()
         if self._grace is not None:
             self._grace.cancel()
         self.operations.close()
@@ -382,7 +428,7 @@ class Attempt:
             TaskError: What the transition refuses.
         """
         if self.over:
-            trail.refused(self.record, self.worker, self.number, "it is over")
+            log_refusal(self.record, self.worker, self.number, "it is over")
             raise LeaseLostError(self.number)
         if self._writing:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -445,7 +491,7 @@ class Attempt:
                 run=f"{self.worker}-{self.number}",  # no other attempt has this name
             )
         except (LeaseLostError, TaskNotFoundError, TaskExpiredError) as error:
-            trail.refused(self.record, self.worker, self.number, type(error).__name__)
+            log_refusal(self.record, self.worker, self.number, type(error).__name__)
             self.lost()
             raise
         if written.version >= self._current.version:
@@ -488,4 +534,6 @@ def _failure(outcome: Failed, max_bytes: int) -> Failure:
         except InvalidValueError as error:
             data = Raw(to_json({"dropped": str(error)}, what="a note", max_bytes=max_bytes))
     message = outcome.message.encode("utf-8", "replace").decode()[:8192]
-    return Failure(outcome.code, message, data)
+    # What a low-level handler raises is its own affair: a task must be able to end.
+    code: object = outcome.code
+    return Failure(code if type(code) is int else INTERNAL_ERROR, message, data)

@@ -39,6 +39,9 @@ T = TypeVar("T")
 _HINT_PAUSE = 0.1
 """Seconds between two looks at the least, however much is written."""
 
+_PULSE = 0.25
+"""Seconds between two looks at the locks of the other workers of this machine."""
+
 _log = logging.getLogger("mcp_tasks.runner")
 
 
@@ -92,22 +95,33 @@ class Lookout:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        hints = asyncio.create_task(self._take_hints())
-        try:
-            await self._look()
-        finally:
-            hints.cancel()
-            await asyncio.wait([hints])
-
-    async def _look(self) -> None:
         reaper = Reaper(self._store, self._config)
+        beside = [
+            asyncio.create_task(self._take_hints()),
+            asyncio.create_task(self._watch_neighbours(reaper)),
+        ]
+        try:
+            await self._look(reaper)
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
+
+    async def _watch_neighbours(self, reaper: Reaper) -> None:
+        """Have the next look made at once when another worker of this machine has died."""
+        while True:
+            await asyncio.sleep(min(_PULSE, self._config.scan))
+            if reaper.sees_death():
+                self._hint.set()
+
+    async def _look(self, reaper: Reaper) -> None:
         next_scan = 0.0
         loop = asyncio.get_running_loop()
         while True:
             worker = self._runner.worker
             self._hint.clear()
             if worker is not None and not worker.is_alone:
-                if loop.time() >= next_scan:
+                if loop.time() >= next_scan or reaper.sees_death():
                     spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads processes
                     next_scan = loop.time() + self._config.scan * spread
                     await self._guarded(reaper.look({worker.name}))

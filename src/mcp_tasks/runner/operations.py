@@ -31,6 +31,7 @@ from mcp_tasks.errors import (
 )
 from mcp_tasks.failpoints import failpoint
 from mcp_tasks.jsonio import from_json, to_json
+from mcp_tasks.runner.stopwatch import Stopwatch
 from mcp_tasks.store.task_store import make_progress
 from mcp_tasks.store.trail import log_refusal
 
@@ -86,6 +87,7 @@ class Writer(Protocol):
     worker: str
     number: int
     over: bool
+    stopwatch: Stopwatch
 
     @property
     def record(self) -> TaskRecord:
@@ -124,6 +126,7 @@ class _Ended:
         self.worker = attempt.worker
         self.number = attempt.number
         self.record = attempt.record
+        self.stopwatch = Stopwatch(None, lambda: None)
         self.over = True
         self.is_stopping = True
         self.cancel_requested = True
@@ -315,6 +318,7 @@ class DurableOperations:
         if not self.is_waiting:
             self.is_waiting = True
             self._runner.yield_slot()
+            self._attempt.stopwatch.pause()
         try:
             return await answer
         finally:
@@ -323,6 +327,7 @@ class DurableOperations:
             if self.is_waiting and not self._answers and not self._attempt.over:
                 self.is_waiting = False
                 self._runner.take_slot()
+                self._attempt.stopwatch.go_on()
 
     def _check_capability(self, method: str) -> None:
         needed = _CAPABILITY.get(method)
@@ -453,9 +458,9 @@ class DurableOperations:
         return progress
 
     async def variables(self) -> dict[str, Any]:
-        """Return the task's variables."""
-        record, store = self._attempt.record, self._store
-        return await self._attempt.patiently(lambda: store.load(record, record.variables)) or {}
+        """Return the task's variables, with what other programs set meanwhile."""
+        owner, task_id = self._attempt.owner, self._attempt.task_id
+        return await self._attempt.patiently(lambda: self._store.get_variables(owner, task_id))
 
     async def set_variables(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Merge `changes` into the variables."""

@@ -34,7 +34,12 @@ class Failed:
     data: Any = UNSET
 
 
-Outcome = Completed | Failed
+@dataclass(frozen=True, slots=True)
+class HandedOut:
+    """The work goes on elsewhere; some other program finishes the task."""
+
+
+Outcome = Completed | Failed | HandedOut
 
 
 @dataclass(slots=True)

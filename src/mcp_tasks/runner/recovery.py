@@ -69,6 +69,7 @@ class Reaper:
         self._store = store
         self._config = config
         self._seen: dict[str, _Sight] = {}
+        self._alive: list[WorkerRecord] = []
         self._last_look = 0.0
 
     async def look(self, own: Collection[str]) -> int:
@@ -86,6 +87,7 @@ class Reaper:
             self._seen.clear()
         dead: list[tuple[str, WorkerRecord, int]] = []
         present: set[str] = set()
+        alive: list[WorkerRecord] = []
         after: str | None = None
         while True:
             with translated():
@@ -102,10 +104,13 @@ class Reaper:
                     worker = WorkerRecord()
                 if self._is_dead(name, worker, found.version, now):
                     dead.append((name, worker, found.version))
+                else:
+                    alive.append(worker)
             after = page.next
             if after is None:
                 break
         self._last_look = now
+        self._alive = alive
         for name in self._seen.keys() - present:
             del self._seen[name]
         taken = 0
@@ -118,6 +123,13 @@ class Reaper:
         if failure is not None:
             raise failure
         return taken
+
+    def sees_death(self) -> bool:
+        """Tell whether a worker that the last look found alive has died on this machine since.
+
+        Asks the operating system about a lock for each, and no database.
+        """
+        return any(is_dead(worker.lock, worker.host) for worker in self._alive)
 
     def _is_dead(self, name: str, worker: WorkerRecord, version: int, now: float) -> bool:
         if worker.state == "taken" or is_dead(worker.lock, worker.host):

@@ -21,6 +21,7 @@ from mcp_tasks.domain.status import TaskStatus
 from mcp_tasks.errors import (
     LeaseLostError,
     MCPTasksError,
+    RecordFormatError,
     StorageError,
     StoreUnavailableError,
     TaskExpiredError,
@@ -119,6 +120,7 @@ class Runner:
         self._backlog: deque[_Waiting] = deque()
         self._busy = 0  # slots that are taken
         self._left: dict[str, str] = {}  # tasks that may be claimed and do not run; by which worker
+        self._unreadable: set[str] = set()
         self._idle = asyncio.Event()
         self._work: set[asyncio.Task[Any]] = set()
 
@@ -481,6 +483,8 @@ class Runner:
             try:
                 await go
             except asyncio.CancelledError:
+                if go.done() and not go.cancelled():
+                    self._free_slot()  # it came in the same moment
                 if self._draining:
                     return False
                 raise
@@ -566,8 +570,8 @@ class Runner:
             async with asyncio.timeout(_PATIENCE):
                 if attempt.is_concluding:
                     await attempt.ended.wait()
-                elif attempt.why is Stop.CANCEL or attempt.why is Stop.DRAIN:
-                    await attempt.hand_back()
+                elif attempt.why in (Stop.CANCEL, Stop.DRAIN, Stop.TIMEOUT):
+                    await attempt.give_up()
         except (MCPTasksError, TimeoutError) as error:
             if self.attempts.get(attempt.task_id) is attempt:
                 attempt.is_left = True
@@ -651,6 +655,10 @@ class Runner:
                 attempt = None
         except (TaskNotFoundError, TaskExpiredError, LeaseLostError):
             pass
+        except RecordFormatError as error:
+            if task_id not in self._unreadable:  # said once, and not at every look
+                self._unreadable.add(task_id)
+                _log.error("task %s cannot be claimed by this release: %s", task_id, error)
         except MCPTasksError as error:
             _log.warning("task %s could not be claimed: %s", task_id, error)
         except BaseException:

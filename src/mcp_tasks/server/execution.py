@@ -29,7 +29,7 @@ from pydantic import BaseModel, ValidationError
 from mcp_tasks.errors import TaskError
 from mcp_tasks.jsonio import from_json
 from mcp_tasks.protocol.v2026_07_28 import PROTOCOL_VERSION
-from mcp_tasks.runner import Completed, Failed
+from mcp_tasks.runner import Completed, Failed, HandedOut
 from mcp_tasks.server.refusals import protocol_error
 from mcp_tasks.server.slots import Mode, Slot, slot
 
@@ -133,11 +133,15 @@ class Execution:
         params = _params(call.tool, run.arguments, run.input_responses, call.request_state)
         try:
             while True:
-                slot.set(Slot(call.tool, Mode.RUN, context.session, task=run.task))
+                current = Slot(call.tool, Mode.RUN, context.session, task=run.task)
+                slot.set(current)
                 result = await self._handler(context, params)
                 required = _input_required(result)
                 if required is None:
-                    return Completed(_wire(result))
+                    wire = _wire(result)
+                    # An error of the tool is a result: the work was not started.
+                    is_started = current.external and not wire.get("isError")
+                    return HandedOut() if is_started else Completed(wire)
                 params = await _next_params(run, params, required)
         except MCPError as error:
             data = error.data

@@ -49,10 +49,11 @@ class Slot:
         mode: What may come of it.
         session: The SDK's session of the request, by which it is told from others.
         task: With `RUN`, the context of the task.
+        external: With `USED`, the tool only starts work, and some other program finishes the task.
         refuse: With `REFUSE`, raises the error for a tool that cannot do without a task.
     """
 
-    __slots__ = ("mode", "refuse", "session", "task", "tool")
+    __slots__ = ("external", "mode", "refuse", "session", "task", "tool")
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Slot:
         self.mode = mode
         self.session = session
         self.task = task
+        self.external = False
         self.refuse = refuse
 
 

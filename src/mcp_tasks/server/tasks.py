@@ -251,6 +251,8 @@ class Tasks(TasksExtension):
         resumable: bool = False,
         on_worker_loss: Literal["fail", "rerun"] = "fail",
         max_attempts: int = 3,
+        external: bool = False,
+        timeout: float | None = None,
     ) -> Callable[[F], F]:
         """Register a function as a tool that may run as a task, and return it unchanged.
 
@@ -274,6 +276,16 @@ class Tasks(TasksExtension):
             on_worker_loss: `fail` ends a task whose worker was lost, for the tool may have had
                 effects; `rerun` runs the tool again.
             max_attempts: How many runs may be lost before the task is given up.
+            external: The tool only starts work elsewhere, with `task.owner` and `task.task_id`.
+                When it returns the task goes on `working` without a worker, what it returned is
+                dropped, and any program finishes it through `TaskStore`. If it raises, that is the
+                task's end. It implies `required`.
+            timeout: Seconds that one run of the tool may take. Time in which the task waits for a
+                person does not count, and the run after one that was lost has all of it again. The
+                tool is then cancelled as by `tasks/cancel`, and the task ends `failed`: -32603,
+                data `{"reason": "timed_out", …}`. It is not run again. What the tool returns all
+                the same while it is being stopped is its result. A plain `def` goes on in its
+                thread, and what it still writes is refused. Holds for calls without a task too.
 
         Raises:
             ConfigurationError: The function's signature or an option cannot work, or the
@@ -298,6 +310,8 @@ class Tasks(TasksExtension):
                 resumable=resumable,
                 on_worker_loss=on_worker_loss,
                 max_attempts=max_attempts,
+                external=external,
+                timeout=timeout,
             )
             return fn
 
@@ -320,6 +334,8 @@ class Tasks(TasksExtension):
         resumable: bool = False,
         on_worker_loss: Literal["fail", "rerun"] = "fail",
         max_attempts: int = 3,
+        external: bool = False,
+        timeout: float | None = None,
     ) -> None:
         """Register a function, a bound method or a callable object as a tool. As `tool`."""
         name = name or getattr(fn, "__name__", None)
@@ -333,6 +349,8 @@ class Tasks(TasksExtension):
                 resumable=resumable,
                 on_worker_loss=on_worker_loss,
                 max_attempts=max_attempts,
+                external=external,
+                timeout=timeout,
             ),
         )
         self._register(
@@ -377,6 +395,8 @@ class Tasks(TasksExtension):
         resumable: bool = False,
         on_worker_loss: Literal["fail", "rerun"] = "fail",
         max_attempts: int = 3,
+        external: bool = False,
+        timeout: float | None = None,
     ) -> TaskDecorator:
         """Let a function run as a task under a plain `@mcp.tool()`, or in a low-level handler.
 
@@ -402,6 +422,8 @@ class Tasks(TasksExtension):
             resumable=resumable,
             on_worker_loss=on_worker_loss,
             max_attempts=max_attempts,
+            external=external,
+            timeout=timeout,
         )
         return TaskDecorator(tool)
 

@@ -6,8 +6,12 @@ tool would run; in the task's own run it runs the tool, with the task filled in.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import TYPE_CHECKING, Any, Final
+
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR
 
 from mcp_tasks.context import SyncTaskContext, TaskContext
 from mcp_tasks.errors import TaskError
@@ -38,6 +42,7 @@ def wrap(fn: Callable[..., Any], tool: TaskTool) -> Callable[..., Awaitable[Any]
     """
     shape = shape_of(fn)
     parameter = shape.parameter
+    timeout = tool.policy.timeout
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         task = _enter(tool)
@@ -48,10 +53,19 @@ def wrap(fn: Callable[..., Any], tool: TaskTool) -> Callable[..., Awaitable[Any]
             and not any(isinstance(value, _CONTEXTS) for value in args)
         ):
             kwargs[parameter] = task if shape.is_async else SyncTaskContext(task)
+        # The time of a task is kept by who runs it.
+        limit = asyncio.timeout(None if task.durable else timeout)
         try:
-            if shape.is_async:
-                return await fn(*args, **kwargs)
-            return await task.run_sync(functools.partial(fn, *args, **kwargs))
+            async with limit:
+                if shape.is_async:
+                    return await fn(*args, **kwargs)
+                return await task.run_sync(functools.partial(fn, *args, **kwargs))
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            text = f"the tool was stopped: it may run for {timeout:g} s, and had not ended by then"
+            data = {"reason": "timed_out", "timeout": timeout, "mayHaveRun": True}
+            raise MCPError(INTERNAL_ERROR, text, data) from error
         except TaskError as error:
             # A refusal of the library that a tool does not handle is the protocol's business; the
             # SDK would replace its text by a general one.
@@ -74,6 +88,7 @@ def _enter(tool: TaskTool) -> TaskContext:
         raise Escalation(tool)
     found.mode = Mode.USED
     if mode is Mode.RUN and found.task is not None:
+        found.external = tool.external
         return found.task
     if mode is Mode.REFUSE and tool.required and found.refuse is not None:
         found.refuse()
