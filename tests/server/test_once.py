@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
@@ -16,19 +11,13 @@ import pytest
 from mcp.server.mcpserver.resolve import Elicit, Resolve
 from pydantic import BaseModel
 
-from mcp_tasks import TaskStore
-from mcp_tasks.testing.servers import free_port
-
-from .conftest import Wire
+from .shop import Shop
 
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from pathlib import Path
 
-    from .conftest import Reply, Serve, Stage
-
-
-SCRIPT = Path(__file__).with_name("once_server.py")
+    from .conftest import Reply, Serve, Stage, Wire
 
 
 def keyed(key: Any) -> dict[str, Any]:
@@ -169,51 +158,6 @@ async def test_a_call_without_a_task_knows_no_keys(stage: Stage, serve: Serve) -
 
 
 # --- two processes -------------------------------------------------------------------------------
-
-
-class Shop:
-    """A folder in which servers share a file and a list of what they ran."""
-
-    def __init__(self, folder: Path) -> None:
-        self._witness = folder / "orders"
-        self._store = f"sqlite:///{(folder / 'tasks.db').as_posix()}"
-
-    @property
-    def orders(self) -> list[int]:
-        """The numbers of all runs."""
-        text = self._witness.read_text() if self._witness.exists() else ""
-        return [int(line) for line in text.splitlines()]
-
-    async def task_ids(self) -> list[str]:
-        """Return the ids of all tasks."""
-        async with TaskStore.open(self._store, namespace="once") as store:
-            return [task.task_id for task in (await store.list("anonymous", limit=500)).tasks]
-
-    @asynccontextmanager
-    async def server(self, failpoint: str = "") -> AsyncGenerator[Wire]:
-        """Run a server, and kill it at the end."""
-        port = free_port()
-        failing = {"MCP_TASKS_FAILPOINT": failpoint} if failpoint else {}
-        process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
-            [sys.executable, str(SCRIPT), str(port), str(self._witness)],
-            env={**os.environ, "MCP_TASKS_STORE": self._store, **failing},
-            cwd=SCRIPT.parent,
-        )
-        try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
-                with anyio.fail_after(30):
-                    while True:
-                        try:
-                            await http.post("/", json={})
-                        except httpx.TransportError:
-                            assert process.poll() is None, "it did not start"
-                            await anyio.sleep(0.05)
-                        else:
-                            break
-                yield Wire(http)
-        finally:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture
