@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from mcp_tasks.errors import ConfigurationError
+from mcp_tasks.settings import check_type
 
 
 _MAY_BE_ZERO = {
@@ -58,12 +58,13 @@ class RunnerConfig:
         """Refuse times with which a live worker would be taken for dead.
 
         Raises:
-            ConfigurationError: Not `beat < fence < lease`, no room to run, or a time that is none.
+            ConfigurationError: Not `beat < fence < lease`, no room to run, or a value that is none.
         """
         for name, value in vars(self).items():
+            default: object = getattr(RunnerConfig, name)
+            check_type(f"RunnerConfig.{name}", value, type(default))
             may_be_zero = name in _MAY_BE_ZERO
-            is_good = value >= 0 if may_be_zero else value > 0
-            if not is_good or value == math.inf:
+            if value < 0 or (value == 0 and not may_be_zero):
                 raise ConfigurationError(
                     f"RunnerConfig.{name} is {value!r}; it must be "
                     f"{'0 or more' if may_be_zero else 'more than 0'}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from mcp_tasks.errors import ConfigurationError
+from mcp_tasks.settings import check_type
 
 
 ANONYMOUS = "anonymous"
@@ -17,6 +18,7 @@ LOCAL = "local"
 _CENTURY = timedelta(days=36_525)
 _KIB = 1024
 _MIB = 1024 * _KIB
+_LEAST_HEAD = 4 * _KIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +77,20 @@ class StoreConfig:
         """Refuse settings that contradict one another.
 
         Raises:
-            ConfigurationError: A time or limit is not positive, the default ttl is over the
-                maximum, or the maximum is over a hundred years.
+            ConfigurationError: A time or limit is not of its type or not positive, the head has no
+                room for a task, the default ttl is over the maximum, or the maximum is over a
+                hundred years.
         """
         for name, value in vars(self).items():
+            default: object = getattr(StoreConfig, name)
+            check_type(f"StoreConfig.{name}", value, type(default))
             if value <= (timedelta(0) if isinstance(value, timedelta) else 0):
                 raise ConfigurationError(f"StoreConfig.{name} is {value!r}; it must be positive")
+        if self.max_head_bytes < _LEAST_HEAD:
+            raise ConfigurationError(
+                f"StoreConfig.max_head_bytes is {self.max_head_bytes}; it must be {_LEAST_HEAD} or "
+                "more, or no task has room"
+            )
         if self.default_ttl > self.max_ttl:
             raise ConfigurationError(
                 f"StoreConfig.default_ttl ({self.default_ttl}) is over max_ttl ({self.max_ttl})"
