@@ -31,7 +31,22 @@ if sys.platform == "win32":
     collect_ignore_glob = ["test_*.py"]  # they fork, and send POSIX signals
 
 ROUNDS = int(os.environ.get("MCP_TASKS_CHAOS_ROUNDS") or 0)
+MANY = 20
+"""Rounds from which on everything is done; with fewer, or none given, a little of it."""
 SEED = int(os.environ.get("MCP_TASKS_CHAOS_SEED") or 0) or random.randrange(1, 2**32)  # noqa: S311
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the mark of what only `make chaos` does known."""
+    config.addinivalue_line("markers", "long: takes minutes, so only `make chaos` does it")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless many rounds are asked for."""
+    if ROUNDS < MANY:
+        late = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=late)
+        items[:] = [item for item in items if item not in late]
 
 
 class Stores:

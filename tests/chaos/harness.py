@@ -77,14 +77,15 @@ class Nursery:
         """Start a process.
 
         Args:
-            role: A function of `tests.chaos.cast`.
+            role: Module and function, such as `cast.victim`.
             log: Where it writes what it would write to the terminal.
             **job: What the function is told.
         """
         self._jobs += 1
         forked: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         self._forks[self._jobs] = (log, forked)
-        line = {**job, "number": self._jobs, "role": role, "name": role, "log": str(log)}
+        job.setdefault("name", role.rpartition(".")[2])
+        line = {**job, "number": self._jobs, "role": role, "log": str(log)}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(line).encode() + b"\n")
         async with asyncio.timeout(LIMIT):

@@ -47,13 +47,13 @@ class Cycle(Stage):
         survivor: Child | None = None
         subject: Child | None = None
         try:
-            victim = await self.fork("victim")
+            victim = await self.fork("cast.victim")
             assert await victim.ended() == -signal.SIGKILL, victim.last_words
             dead = self.said("started", "victim")["worker"]
-            subject = await self.fork("subject", failpoint=failpoint, victim=dead)
+            subject = await self.fork("cast.subject", failpoint=failpoint, victim=dead)
             await self._until(lambda: self.has_said("reaped", "subject"), subject)
             self._check_free(subject)
-            survivor = await self.fork("survivor", usurp=usurp)
+            survivor = await self.fork("cast.survivor", usurp=usurp)
             await self._until(lambda: self.has_said("started", "survivor"), survivor)
             self._check_free(subject)
             if not await self._strike(subject, action):

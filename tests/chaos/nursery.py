@@ -2,8 +2,8 @@
 
     python -m tests.chaos.nursery
 
-Each line on stdin is a job, in JSON: a role of `tests.chaos.cast`, and what it is told. Each line
-on stdout says what became of a process: that it was forked, was stopped, or has ended. When stdin
+Each line on stdin is a job, in JSON: a role (`cast.victim`), and what it is told. Each line on
+stdout says what became of a process: that it was forked, was stopped, or has ended. When stdin
 ends, so does every process that is left.
 """
 
@@ -21,8 +21,6 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-import tests.chaos.cast
-
 
 def main() -> None:
     """Serve until stdin ends."""
@@ -32,6 +30,8 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, _wake)
     for kind in ("sqlite", "redis", "postgres", "dynamodb"):
         importlib.import_module(f"mcp_tasks.storage.{kind}")
+    for roles in ("cast", "crowd"):
+        importlib.import_module(f"tests.chaos.{roles}")
     gc.freeze()
     alive: set[int] = set()
     waiting = b""
@@ -75,7 +75,8 @@ def _live(job: dict[str, Any]) -> None:
         said = os.open(job["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         for descriptor, now in ((0, nothing), (1, said), (2, said)):
             os.dup2(now, descriptor)
-        asyncio.run(getattr(tests.chaos.cast, job["role"])(job))
+        module, _, name = job["role"].rpartition(".")
+        asyncio.run(getattr(sys.modules[f"tests.chaos.{module}"], name)(job))
         code = 0
     except BaseException:  # noqa: BLE001 - it must never go on as the fork server
         traceback.print_exc()

@@ -171,7 +171,11 @@ def _answers(record: TaskRecord, result: Any, acks: list[dict[str, Any]]) -> Ite
 
 
 def _answerers(acks: list[dict[str, Any]]) -> set[str]:
-    return {line["who"] for line in acks if line["what"] == "answered"} | {"subject", "survivor"}
+    return {line["who"] for line in acks if line["what"] == "answered"} | {
+        "subject",
+        "survivor",
+        "member",
+    }
 
 
 def _concerns(line: dict[str, Any], task_id: str) -> bool:

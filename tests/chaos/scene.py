@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,8 @@ SHORT: dict[str, Any] = {
 
 ONCE = Policy()
 RERUN = Policy(on_worker_loss="rerun", max_attempts=6)
-RESUMABLE = Policy(resumable=True, max_attempts=6)
+FOR_EVER = Policy(on_worker_loss="rerun", max_attempts=10_000)
+RESUMABLE = Policy(resumable=True, max_attempts=10_000)
 EXTERNAL = Policy(external=True)
 STORE = StoreConfig(max_active=5_000, max_active_anonymous=2, settle=3.0)
 _CLIENT = inline(b'{"elicitation":{}}').inline
@@ -100,12 +102,13 @@ class Scene:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.name: str = job["name"]
+        self.lacks = ""  # a tool that this process does not have
         self.acks = Log(job["acks"])
         self.witness = Log(job["witness"])
         if not job.get("locks", True):
             worker.host_id = lambda: f"machine-{os.getpid()}"
         self.store = TaskStore.open(job["url"], namespace=job["namespace"], config=STORE)
-        config = RunnerConfig(**{**SHORT, **job.get("config", {})})
+        config = RunnerConfig(**(job["times"] if "times" in job else {**SHORT, **job["config"]}))
         self.runner = Runner(self.store, self.find_body, config=config)
 
     def say(self, what: str, **more: Any) -> None:
@@ -174,7 +177,7 @@ class Scene:
     def find_body(self, tool: str) -> Body | None:
         """Return the body of a tool."""
         act = _TOOLS.get(tool)
-        if act is None:
+        if act is None or tool == self.lacks:
             return None
 
         async def body(run: TaskRun) -> Outcome:
@@ -201,6 +204,27 @@ async def _quick(scene: Scene, task: TaskContext) -> dict[str, Any]:
     return {}
 
 
+async def _work(scene: Scene, task: TaskContext) -> dict[str, Any]:
+    """Take a moment."""
+    await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311
+    return {}
+
+
+async def _writes(scene: Scene, task: TaskContext) -> dict[str, Any]:
+    """Write again and again on the first attempt."""
+    number = 0
+    while task.attempt == 1:
+        number += 1
+        await task.set_variables({"by": 1, "number": number})
+        await asyncio.sleep(0.002)
+    return {}
+
+
+async def _poison(scene: Scene, task: TaskContext) -> dict[str, Any]:
+    """End the process."""
+    os._exit(42)
+
+
 async def _hold(scene: Scene, task: TaskContext) -> dict[str, Any]:
     """Wait for ever on the first attempt."""
     if task.attempt == 1:
@@ -223,6 +247,7 @@ async def _steps(scene: Scene, task: TaskContext) -> dict[str, Any]:
 
     values: list[str] = []
     for name in ("one", "two", "three"):
+        await asyncio.sleep(random.uniform(0, 0.005))  # noqa: S311
         values.append(await task.step(name, run, name))
         scene.note(task, "got", step=name, value=values[-1])
     return {"values": values}
@@ -230,6 +255,9 @@ async def _steps(scene: Scene, task: TaskContext) -> dict[str, Any]:
 
 _TOOLS: dict[str, Callable[[Scene, TaskContext], Awaitable[dict[str, Any]]]] = {
     "quick": _quick,
+    "work": _work,
+    "writes": _writes,
+    "poison": _poison,
     "hold": _hold,
     "asks": _asks,
     "steps": _steps,

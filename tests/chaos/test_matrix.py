@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.chaos.conftest import ROUNDS
+from tests.chaos.conftest import MANY, ROUNDS
 from tests.chaos.matrix import SLOWER, BlockedError, Cycle
 
 from mcp_tasks.failpoints import NAMES
@@ -26,8 +26,6 @@ ACTIONS = ("kill", "stop", "raise")
 AT_ONCE = {"sqlite": 6, "redis": 6, "postgres": 6, "dynamodb": 2}
 CONFIG = {"dynamodb": SLOWER}
 FEW = {"sqlite": 18, "redis": 8, "postgres": 6, "dynamodb": 3}
-COMPLETE = 20
-"""Rounds from which on every place is struck in every way; with fewer, a few, by the seed."""
 
 
 @pytest.mark.timeout(900)
@@ -65,7 +63,7 @@ async def test_every_promise_is_kept_wherever_a_server_is_struck(
 def _choose(kind: str, dice: random.Random) -> list[str]:
     """Return what to strike: everything; or some places, each in one way."""
     names = sorted(NAMES)
-    if ROUNDS >= COMPLETE:
+    if ROUNDS >= MANY:
         return [f"{name}:{action}:1" for name in names for action in ACTIONS]
     names = dice.sample(names, FEW[kind])
     first = dice.randrange(3)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mcp_tasks.errors import MCPTasksError, StorageError, TaskNotFoundError
 from mcp_tasks.failpoints import failpoint
+from mcp_tasks.ids import short
 from mcp_tasks.runner.recovery import Reaper
 from mcp_tasks.storage.base import ChangeSource
 from mcp_tasks.storage.keys import Keys
@@ -243,7 +244,7 @@ class Lookout:
         try:
             await attempt.operations.extend(attempt.life)
         except MCPTasksError as error:
-            _log.warning("task %s could not be extended: %s", attempt.task_id, error)
+            _log.warning("task %s could not be extended: %s", short(attempt.task_id), error)
         finally:
             attempt.is_extending = False
 
@@ -254,4 +255,4 @@ class Lookout:
         except TaskNotFoundError:
             attempt.lost()
         except MCPTasksError as error:
-            _log.warning("task %s has expired: %s", attempt.task_id, error)
+            _log.warning("task %s has expired: %s", short(attempt.task_id), error)

@@ -24,6 +24,7 @@ from mcp_tasks.errors import (
     TaskNotFoundError,
 )
 from mcp_tasks.failpoints import failpoint
+from mcp_tasks.ids import short
 from mcp_tasks.runner.locks import forget, is_dead
 from mcp_tasks.runner.sheet import decode_entries
 from mcp_tasks.runner.worker import (
@@ -219,4 +220,4 @@ class Reaper:
         except (TaskNotFoundError, TaskExpiredError):
             return
         except RecordFormatError as error:
-            _log.error("task %s of dead worker %s is left: %s", entry.task_id, name, error)
+            _log.error("task %s of dead worker %s is left: %s", short(entry.task_id), name, error)
