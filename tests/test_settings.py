@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mcp_tasks import Call, ConfigurationError, RunnerConfig, StoreConfig, TaskStore
+from mcp_tasks import Call, ConfigurationError, Retry, RunnerConfig, StoreConfig, TaskStore
 from mcp_tasks.storage.memory import MemoryBackend
 
 
@@ -50,6 +50,41 @@ def test_what_a_setting_cannot_be_is_refused_by_its_name(
         make(**{name: value})
 
     assert str(refused.value) == f"{make.__name__}.{name} is {value!r}; it must be {wanted}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("attempts", 0, "1 or more"),
+        ("attempts", -3, "1 or more"),
+        ("attempts", 2.0, "a whole number"),
+        ("delay", -1, "0 or more"),
+        ("delay", HOUR, "a finite number"),
+        ("factor", -2.0, "0 or more"),
+        ("max_delay", math.inf, "a finite number"),
+        ("on", OSError, "a tuple of classes of Exception, such as (OSError,)"),
+        ("on", ("OSError",), "a tuple of classes of Exception, such as (OSError,)"),
+        ("on", (KeyboardInterrupt,), "a tuple of classes of Exception, such as (OSError,)"),
+    ],
+)
+def test_a_retry_that_cannot_work_is_refused_before_the_first_try(
+    name: str, value: Any, wanted: str
+) -> None:
+    """It would be found when a step has failed, and hide why it has."""
+    setting: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigurationError) as refused:
+        Retry(**setting)
+
+    assert str(refused.value).startswith(f"Retry.{name} is ")
+    assert str(refused.value).endswith(f"; it must be {wanted}")
+
+
+def test_the_waits_of_a_retry_grow_up_to_their_bound() -> None:
+    """However many there are: a power of the factor would overflow at the 1,025th."""
+    assert list(Retry(attempts=5, delay=1, factor=2, max_delay=5).waits()) == [1, 2, 4, 5]
+    assert list(Retry(attempts=3, delay=4, factor=0.5).waits()) == [4, 2]
+    assert list(Retry(attempts=1).waits()) == []
+    assert set(Retry(attempts=5000, delay=1, max_delay=0.5).waits()) == {0.5}
 
 
 def test_what_will_do_is_taken() -> None:

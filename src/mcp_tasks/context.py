@@ -31,12 +31,13 @@ import anyio
 import anyio.from_thread
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
-from mcp_tasks.errors import InvalidValueError, TaskError
+from mcp_tasks.errors import ConfigurationError, InvalidValueError, TaskError
 from mcp_tasks.jsonio import to_json
+from mcp_tasks.settings import check_type
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import timedelta
 
     from mcp_tasks.domain.record import Principal
@@ -73,6 +74,9 @@ class Retry:
         factor: By how much `delay` grows from try to try.
         max_delay: Its upper bound, in seconds.
         on: Which exceptions are worth another try.
+
+    Raises:
+        ConfigurationError: A value that cannot work.
     """
 
     attempts: int = 3
@@ -80,6 +84,41 @@ class Retry:
     factor: float = 2.0
     max_delay: float = 60.0
     on: tuple[type[Exception], ...] = (Exception,)
+
+    def __post_init__(self) -> None:
+        """Refuse what would be found when the first try has failed, and hide why it has.
+
+        Raises:
+            ConfigurationError: A value of a wrong type or size.
+        """
+        check_type("Retry.attempts", self.attempts, int)
+        if self.attempts < 1:
+            raise ConfigurationError(f"Retry.attempts is {self.attempts}; it must be 1 or more")
+        for name in ("delay", "factor", "max_delay"):
+            value: float = getattr(self, name)
+            check_type(f"Retry.{name}", value, float)
+            if value < 0:
+                raise ConfigurationError(f"Retry.{name} is {value!r}; it must be 0 or more")
+        if not _are_exceptions(self.on):
+            raise ConfigurationError(
+                f"Retry.on is {self.on!r}; it must be a tuple of classes of Exception, such as "
+                "(OSError,)"
+            )
+
+    def waits(self) -> Iterator[float]:
+        """Yield the longest wait before each try but the first, in seconds."""
+        wait = self.delay
+        for _ in range(self.attempts - 1):
+            yield min(wait, self.max_delay)
+            # Never a power of `factor`: that overflows long before this does.
+            wait = min(wait * self.factor, self.max_delay)
+
+
+def _are_exceptions(kinds: object) -> bool:
+    return isinstance(kinds, tuple) and all(
+        inspect.isclass(kind) and issubclass(kind, Exception)
+        for kind in cast("tuple[object, ...]", kinds)
+    )
 
 
 class Operations(Protocol):
@@ -221,8 +260,8 @@ class TaskContext:
     async def _call(
         self, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None
     ) -> Any:
-        tries = 1 if retry is None else max(1, retry.attempts)
-        for attempt in range(1, tries + 1):
+        waits = iter(()) if retry is None else retry.waits()
+        while True:
             try:
                 if inspect.iscoroutinefunction(_bare(fn)):
                     return await fn(*args)
@@ -231,11 +270,10 @@ class TaskContext:
             except TaskError:
                 raise
             except Exception as error:
-                if retry is None or attempt == tries or not isinstance(error, retry.on):
+                longest = next(waits, None)
+                if retry is None or longest is None or not isinstance(error, retry.on):
                     raise
-                limit = min(retry.max_delay, retry.delay * retry.factor ** (attempt - 1))
-                await anyio.sleep(random.uniform(0, limit))  # noqa: S311 - jitter is no secret
-        raise AssertionError  # the loop returns or raises
+                await anyio.sleep(random.uniform(0, longest))  # noqa: S311 - jitter is no secret
 
     async def elicit(self, key: str, message: str, schema: type[ModelT]) -> Answer[ModelT]:
         """Ask the person behind the client, and wait for the answer as long as it takes.

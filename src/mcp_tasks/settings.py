@@ -39,7 +39,7 @@ def check_type(name: str, value: object, kind: type, *, optional: bool = False) 
     if value is None and optional:
         return
     if kind is float:
-        fits = isinstance(value, int | float) and math.isfinite(value)
+        fits = isinstance(value, int | float) and -math.inf < value < math.inf
     else:
         fits = isinstance(value, kind)
     if not fits or (isinstance(value, bool) and kind is not bool):

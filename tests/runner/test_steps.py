@@ -287,6 +287,9 @@ async def test_retry_tries_again_and_gives_up(stand: Stand) -> None:
             await task.step("b", fails, ValueError, retry=retry)
         with pytest.raises(InvalidValueError):
             await task.step("c", not_a_number, retry=Retry(delay=0))
+        many = Retry(attempts=1100, delay=1, max_delay=0)
+        with pytest.raises(KeyError, match="again"):
+            await task.step("d", fails, KeyError, retry=many)
         return "done"
 
     stand.tool(persistent)
@@ -295,7 +298,7 @@ async def test_retry_tries_again_and_gives_up(stand: Stand) -> None:
     task_id = await stand.create(runner, "persistent", policy=stand.resumable)
 
     assert await stand.value(task_id) == "done"
-    assert stand.log == ["OSError"] * 3 + ["ValueError"]
+    assert stand.log == ["OSError"] * 3 + ["ValueError"] + ["KeyError"] * 1100
 
 
 async def test_too_many_steps_fail_the_task(shared: Stand) -> None:
