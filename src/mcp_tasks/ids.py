@@ -24,6 +24,7 @@ _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _LETTERS = frozenset(_ALPHABET)
 _LETTER_OF_BYTE = (_ALPHABET * 8).encode("ascii")
 TASK_ID_LENGTH = 36
+SHORT_ID_LENGTH = 16
 
 
 def new_task_id(now: datetime) -> str:
@@ -36,6 +37,14 @@ def new_task_id(now: datetime) -> str:
 def is_task_id(text: str) -> bool:
     """Tell whether `text` has the form of a task id, so that other text costs no look-up."""
     return len(text) == TASK_ID_LENGTH and _LETTERS.issuperset(text)
+
+
+def short(task_id: str) -> str:
+    """Return what of a task's id may be shown: enough to find it by, too little to open it with.
+
+    Without authentication the id is all that protects a task. Left out are 100 random bits.
+    """
+    return task_id[:SHORT_ID_LENGTH]
 
 
 # Names have to be unique, not secret, and each one from the system would be a call of its own. The

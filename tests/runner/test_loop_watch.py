@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mcp_tasks.ids import short
 from mcp_tasks.runner import RunnerConfig
 
 
@@ -48,7 +49,7 @@ async def test_a_tool_that_blocks_is_named_with_its_stack(
         caplog.clear()
         task_id = await alone.create(runner, "rude")
         await alone.ended(task_id)
-        about = f"tool 'rude', task {task_id} attempt 1"
+        about = f"tool 'rude', task {short(task_id)} attempt 1"
         await alone.until(lambda a=about: len(warnings(caplog, a)) == 2)
 
         blocked, over = warnings(caplog, about)

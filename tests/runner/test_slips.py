@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from mcp_tasks.domain.record import Call, inline
+from mcp_tasks.ids import short
 from mcp_tasks.runner import Failed, RunnerConfig
 from mcp_tasks.store import TaskStore
 
@@ -175,6 +176,6 @@ async def test_a_record_that_cannot_be_read_is_told_of_once(
 
     await shared.until(lambda: len(shared.link(runner).calls) > looks + 60)
 
-    told = [r.getMessage() for r in caplog.records if record.task_id in r.getMessage()]
+    told = [r.getMessage() for r in caplog.records if short(record.task_id) in r.getMessage()]
     assert len(told) == 1
     assert "missing required field" in told[0]

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from mcp_tasks.errors import LeaseLostError
+from mcp_tasks.ids import short
 from mcp_tasks.runner import Failed
 from mcp_tasks.store import trail
 
@@ -43,8 +44,9 @@ class Story:
         return [(line.event, line.attempt) for line in self.lines(task_id)]
 
     def lines(self, task_id: str) -> list[Any]:
-        """Return the log records of a task."""
-        return [r for r in self._caplog.records if getattr(r, "task_id", "") == task_id]
+        """Return the log records of a task; none shows its whole id."""
+        assert task_id not in self._caplog.text
+        return [r for r in self._caplog.records if getattr(r, "task", "") == short(task_id)]
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def story(caplog: pytest.LogCaptureFixture) -> Iterator[Story]:
     for line in caplog.records:
         assert SECRET not in f"{line.getMessage()} {vars(line)}"
     for line in caplog.records:
-        assert line.name != TASKS or vars(line)["task_id"] in line.getMessage()
+        assert line.name != TASKS or vars(line)["task"] in line.getMessage()
 
 
 TASKS = trail.log.name
@@ -155,4 +157,4 @@ async def test_a_failure_is_told_without_its_words(
         await shared.stop(runner)
     await shared.ended(task_id)
 
-    assert story.lines(task_id)[-1].getMessage() == f"task {task_id}: {said}"
+    assert story.lines(task_id)[-1].getMessage() == f"task {short(task_id)}: {said}"

@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from mcp.server.mcpserver import MCPServer
 
-from mcp_tasks import TaskContext
+from mcp_tasks import TaskContext, Tasks, TaskStore
+from mcp_tasks.storage.memory import MemoryBackend
 
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mcp_tasks.storage.base import StoredRecord
+
     from .conftest import Reply, Serve, Stage, Wire
 
 EXTENSION = "io.modelcontextprotocol/tasks"
@@ -380,3 +386,66 @@ def test_the_refusal_of_an_unknown_task_says_nothing_else() -> None:
         "code": -32602,
         "message": "task not found",
     }
+
+
+class Overtaken(MemoryBackend):
+    """A database in which something happens between two reads.
+
+    Attributes:
+        between: What, before the next read of a value that lies beside a record.
+    """
+
+    between: Callable[[], Awaitable[None]] | None = None
+
+    async def get(self, key: str) -> StoredRecord:
+        """Read, late."""
+        between = self.between
+        if between is not None and "@blobs" in key:
+            self.between = None
+            await between()
+        return await super().get(key)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_poll_that_is_overtaken_shows_the_newer_task(
+    serve: Serve, *, is_lost: bool
+) -> None:
+    """Large values go when others take their place, in another process, between two reads."""
+    backend = Overtaken()
+    server: MCPServer[Any] = MCPServer("stage", log_level="CRITICAL")
+    tasks = Tasks.install(server, TaskStore(backend, namespace="stage"), signals=False)
+    seen: list[TaskContext] = []
+
+    @tasks.tool()
+    async def wait(task: TaskContext) -> None:
+        await task.set_variables({"size": 1, "text": "x" * 9000})
+        seen.append(task)
+        await anyio.sleep_forever()
+
+    async def overtake() -> None:
+        other = TaskStore(backend, namespace="stage")
+        if is_lost:
+            for record in (await backend.list_by_prefix(blobs)).records:
+                await backend.delete(record.key)
+        else:
+            await other.set_variables(seen[0].owner, seen[0].task_id, {"size": 2})
+        await other.close()
+
+    async with serve(server) as wire:
+        task_id = await wire.create("wait")
+        await wire.until(task_id, "working")
+        with anyio.fail_after(5):
+            while True:
+                if seen:
+                    break
+                await anyio.sleep(0.005)
+        blobs = TaskStore(backend, namespace="stage").keys.blobs(seen[0].owner, task_id)
+        backend.between = overtake
+
+        reply = await wire.get(task_id)
+
+        if is_lost:
+            assert "is missing" in reply.error["message"]
+        else:
+            assert reply.result["_meta"]["mcp-tasks/variables"]["size"] == 2
+        await wire.cancel(task_id)

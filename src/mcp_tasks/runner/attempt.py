@@ -32,6 +32,7 @@ from mcp_tasks.errors import (
     TaskNotFoundError,
 )
 from mcp_tasks.failpoints import failpoint
+from mcp_tasks.ids import short
 from mcp_tasks.jsonio import to_json
 from mcp_tasks.runner.operations import DurableOperations, Surroundings
 from mcp_tasks.runner.outcome import Completed, Failed, HandedOut, TaskRun
@@ -175,7 +176,7 @@ class Attempt:
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException:  # noqa: BLE001 - SystemExit too: a tool must not end the server
-            _log.exception("the body of task %s failed", self.task_id)
+            _log.exception("the body of task %s failed", short(self.task_id))
             outcome = Failed(INTERNAL_ERROR, "internal error while the tool ran")
         self._is_cancellable = False
         self.is_concluding = True
@@ -190,13 +191,13 @@ class Attempt:
             await self._conclude(outcome)
         except asyncio.CancelledError:
             self.is_left = True
-            _log.warning("task %s: the loop ended first; its lease decides", self.task_id)
+            _log.warning("task %s: the loop ended first; its lease decides", short(self.task_id))
         except MCPTasksError as error:
             self.is_left = True
-            _log.error("task %s attempt %d is left: %s", self.task_id, self.number, error)
+            _log.error("task %s attempt %d is left: %s", short(self.task_id), self.number, error)
         except Exception:  # noqa: BLE001 - a mistake of ours; its lease must not look as if it went on
             self.is_left = True
-            _log.exception("task %s attempt %d is left", self.task_id, self.number)
+            _log.exception("task %s attempt %d is left", short(self.task_id), self.number)
         finally:
             self.close()
 
@@ -260,7 +261,9 @@ class Attempt:
             await self.give_up()
         else:
             self.is_left = True
-            _log.warning("task %s was cancelled with its loop; its lease decides", self.task_id)
+            _log.warning(
+                "task %s was cancelled with its loop; its lease decides", short(self.task_id)
+            )
 
     async def _finish(self, outcome: Outcome) -> None:
         """Record how the body ended; an outcome that cannot be stored is an error that says so."""
@@ -377,14 +380,14 @@ class Attempt:
             except (StoreUnavailableError, ContentionError) as error:
                 if self._runner.is_closed:
                     raise
-                _log.warning("task %s: %s; trying again", self.task_id, error)
+                _log.warning("task %s: %s; trying again", short(self.task_id), error)
             except MCPTasksError:
                 raise
             except Exception:
                 odd_tries -= 1
                 if self._runner.is_closed or odd_tries <= 0:
                     raise
-                _log.exception("task %s: the store failed; trying again", self.task_id)
+                _log.exception("task %s: the store failed; trying again", short(self.task_id))
             await asyncio.sleep(delay)
             delay = min(2 * delay, 2.0)
 

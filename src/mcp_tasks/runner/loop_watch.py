@@ -17,6 +17,8 @@ import traceback
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from mcp_tasks.ids import short
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +116,9 @@ class LoopWatch:
             tool, self._blocked = "", "code outside a tool's own asyncio task"
         else:
             tool = culprit.tool
-            self._blocked = f"tool {tool!r}, task {culprit.task_id} attempt {culprit.attempt}"
+            self._blocked = (
+                f"tool {tool!r}, task {short(culprit.task_id)} attempt {culprit.attempt}"
+            )
         self.blocks[tool] += 1
         _log.warning(
             "the event loop has not turned for %.1f s, and no request is answered: %s blocks it. "

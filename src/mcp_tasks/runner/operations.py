@@ -30,6 +30,7 @@ from mcp_tasks.errors import (
     TaskError,
 )
 from mcp_tasks.failpoints import failpoint
+from mcp_tasks.ids import short
 from mcp_tasks.jsonio import from_json, to_json
 from mcp_tasks.runner.stopwatch import Stopwatch
 from mcp_tasks.store.task_store import make_progress
@@ -440,7 +441,9 @@ class DurableOperations:
         try:
             await self._attempt.change(lambda record, _now: record)
         except (StoreUnavailableError, ContentionError) as error:
-            _log.debug("progress of task %s was not written: %s", self._attempt.task_id, error)
+            _log.debug(
+                "progress of task %s was not written: %s", short(self._attempt.task_id), error
+            )
 
     async def _write_progress(self) -> None:
         self._timer = None
@@ -450,7 +453,9 @@ class DurableOperations:
         try:
             await self._attempt.change(lambda record, _now: record)
         except TaskError as error:
-            _log.debug("progress of task %s was not written: %s", self._attempt.task_id, error)
+            _log.debug(
+                "progress of task %s was not written: %s", short(self._attempt.task_id), error
+            )
 
     def take_progress(self) -> Progress | None:
         """Return what a write may carry along, once."""

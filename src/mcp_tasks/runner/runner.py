@@ -28,6 +28,7 @@ from mcp_tasks.errors import (
     TaskNotFoundError,
 )
 from mcp_tasks.failpoints import failpoint
+from mcp_tasks.ids import short
 from mcp_tasks.runner.attempt import Attempt, Stop
 from mcp_tasks.runner.cleaning import Cleaner
 from mcp_tasks.runner.config import RunnerConfig
@@ -559,7 +560,9 @@ class Runner:
 
         def cut_off() -> None:
             if not attempt.is_concluding:
-                _log.warning("task %s ignores its cancellation; it is cut off", attempt.task_id)
+                _log.warning(
+                    "task %s ignores its cancellation; it is cut off", short(attempt.task_id)
+                )
                 self.spawn(self._cut_off(attempt))
 
         return asyncio.get_running_loop().call_later(self.config.cancel_grace, cut_off)
@@ -575,7 +578,7 @@ class Runner:
         except (MCPTasksError, TimeoutError) as error:
             if self.attempts.get(attempt.task_id) is attempt:
                 attempt.is_left = True
-                _log.error("task %s could not be handed back: %s", attempt.task_id, error)
+                _log.error("task %s could not be handed back: %s", short(attempt.task_id), error)
         attempt.close()
         self._end(attempt)
 
@@ -585,7 +588,7 @@ class Runner:
             await attempt.hand_back()
         except MCPTasksError as error:
             self._left[attempt.task_id] = attempt.worker
-            _log.error("task %s could not be handed back: %s", attempt.task_id, error)
+            _log.error("task %s could not be handed back: %s", short(attempt.task_id), error)
         finally:
             attempt.close()
 
@@ -658,9 +661,9 @@ class Runner:
         except RecordFormatError as error:
             if task_id not in self._unreadable:  # said once, and not at every look
                 self._unreadable.add(task_id)
-                _log.error("task %s cannot be claimed by this release: %s", task_id, error)
+                _log.error("task %s cannot be claimed by this release: %s", short(task_id), error)
         except MCPTasksError as error:
-            _log.warning("task %s could not be claimed: %s", task_id, error)
+            _log.warning("task %s could not be claimed: %s", short(task_id), error)
         except BaseException:
             # It may be claimed: its entry on the sheet stays, for whoever comes after us.
             self._left[task_id] = worker.name
@@ -726,7 +729,7 @@ class Runner:
             except Exception:  # a backend that fails in a way it should not: the same
                 if self.is_closed:
                     raise
-                _log.exception("task %s: the store failed; trying again", task_id)
+                _log.exception("task %s: the store failed; trying again", short(task_id))
             else:
                 break
             known = None  # read it again: a claim that landed is found to be ours

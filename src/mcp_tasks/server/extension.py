@@ -23,7 +23,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from msgspec import UNSET, Raw
 
 from mcp_tasks.domain.record import Call
-from mcp_tasks.errors import InvalidValueError, TaskError, TaskNotFoundError
+from mcp_tasks.errors import InvalidValueError, RecordFormatError, TaskError, TaskNotFoundError
 from mcp_tasks.jsonio import to_json
 from mcp_tasks.protocol import v2026_07_28 as wire
 from mcp_tasks.server.answers import check_answers
@@ -167,7 +167,16 @@ class TasksExtension(Extension):
         """Show a task. One read of the store. Spec: 2026-07-28 tasks, T-033 to T-041."""
         host, owner, task_id = self._admit(ctx, params)
         try:
-            return await _show(host, await host.runner.get(owner, task_id))
+            record = await host.runner.get(owner, task_id)
+            while True:
+                try:
+                    return await _show(host, record)
+                except RecordFormatError:
+                    # What lies beside a record goes with its next write: is there a newer one?
+                    newer = await host.store.get(owner, task_id)
+                    if newer == record:
+                        raise
+                    record = newer
         except TaskError as error:
             raise protocol_error(error) from error
 

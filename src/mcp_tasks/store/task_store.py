@@ -28,6 +28,7 @@ from mcp_tasks.errors import (
     TaskTerminalError,
 )
 from mcp_tasks.failpoints import failpoint
+from mcp_tasks.ids import short
 from mcp_tasks.jsonio import from_json, to_json
 from mcp_tasks.store.changes import Versioned
 from mcp_tasks.store.config import ANONYMOUS
@@ -176,7 +177,11 @@ class TaskStore(CreationOnce):
                 record = decode_record(stored.data)
             except RecordFormatError as error:
                 damaged += 1
-                _log.error("the record %s cannot be read: %s", stored.key, error)
+                _log.error(
+                    "the record of task %s cannot be read: %s",
+                    short(stored.key.rpartition(":")[2]),
+                    error,
+                )
                 continue
             if record is None or record.owner != owner:
                 continue

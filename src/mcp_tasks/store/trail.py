@@ -2,8 +2,9 @@
 
 Whoever writes a record logs what the write did, so the lines of all processes together tell the
 whole story of a task. Every line has its facts as attributes of the log record too (`extra`):
-`event`, `task_id`, `tool`, `attempt`, `worker`. Nothing that a caller, a tool or a person said is
-in them: no arguments, answers, results, messages or names of owners.
+`event`, `task`, `tool`, `attempt`, `worker`. Nothing that a caller, a tool or a person said is in
+them: no arguments, answers, results, messages or names of owners. A task is named by the beginning
+of its id, for whoever knows all of it may open the task.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 
 from mcp_tasks.domain.status import TaskStatus
 from mcp_tasks.domain.transitions import REASONS
+from mcp_tasks.ids import short
 
 
 if TYPE_CHECKING:
@@ -46,13 +48,15 @@ def log_change(old: TaskRecord | None, new: TaskRecord) -> None:
         return
     worker = new.worker or (old.worker if old is not None else None)
     for event, text in _events(old, new):
-        log.info("task %s: %s", new.task_id, text, extra=facts(new, event, worker))
+        log.info("task %s: %s", short(new.task_id), text, extra=facts(new, event, worker))
 
 
 def log_refusal(record: TaskRecord, worker: str, attempt: int, why: str) -> None:
     """Log that a write of an attempt was refused, because the task is not its own any more."""
     text = f"a write of attempt {attempt} by worker {worker} was refused: {why}"
-    log.info("task %s: %s", record.task_id, text, extra=facts(record, "refused", worker, attempt))
+    log.info(
+        "task %s: %s", short(record.task_id), text, extra=facts(record, "refused", worker, attempt)
+    )
 
 
 def facts(
@@ -68,7 +72,7 @@ def facts(
     """
     return {
         "event": event,
-        "task_id": record.task_id,
+        "task": short(record.task_id),
         "tool": record.call.tool,
         "attempt": record.attempt if attempt is None else attempt,
         "worker": worker or record.worker,
