@@ -96,12 +96,161 @@ def test_opening_makes_no_file(in_folder: Path) -> None:
         ("://x", "known are memory://"),
         ("mysql://localhost/tasks", "'mysql://'; known are memory://"),
         ("dynamodb://host/tasks", "name of the table"),
+        ("dynamodb://tasks?pool=inf", "pool= takes a number"),
+        ("dynamodb://tasks?pool=1.5", "pool= takes a whole number"),
+        ("dynamodb://tasks?timeout=nan", "timeout= takes a number"),
+        ("dynamodb://tasks?endpoint_url=localhost:8000", "such as http://localhost:8000"),
+        ("postgresql://db?pool=inf", "pool= takes a number"),
+        ("postgresql://db?pool=1.5", "pool= takes a whole number"),
+        ("postgresql://db?timeout=nan", "timeout= takes a number"),
     ],
 )
 def test_a_url_that_cannot_work_says_what_to_write(url: str, says: str) -> None:
     """At start, not at the first task."""
     with pytest.raises(ConfigurationError, match=says):
         open_backend(url)
+
+
+def test_every_scheme_is_among_the_known_ones() -> None:
+    """Who mistypes one finds it in the error."""
+    with pytest.raises(ConfigurationError) as caught:
+        open_backend("valky://db")
+
+    known = str(caught.value).partition("known are")[2]
+    aliases = {"postgres"}
+    for scheme in urls._ELSEWHERE.keys() - aliases:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        assert f" {scheme}://…" in known
+
+
+@pytest.mark.parametrize(
+    ("url", "form"),
+    [
+        ("redis://ada:hunter2@{}/0", "redis://user:password@host:6379/0"),
+        ("valkeys://ada:hunter2@{}/0", "redis://user:password@host:6379/0"),
+        (
+            "redis+sentinel://ada:hunter2@db,{}/service/0?sentinel_password=hunter2",
+            "redis+sentinel://user:password@host:26379,host:26379/service/0",
+        ),
+        (
+            "redis+cluster://ada:hunter2@db,{}",
+            "redis+cluster://user:password@host:6379,host:6379",
+        ),
+        ("postgresql://ada:hunter2@{}/tasks", "postgresql://user:password@host:5432/database"),
+        (
+            "postgresql://ada:hunter2@db,{}/tasks?sslmode=require",
+            "postgresql://user:password@host:5432/database",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("host", "part"),
+    [
+        ("db:notaport", "its port is no number from 1 to 65535"),
+        ("db:0", "its port is no number from 1 to 65535"),
+        ("db:65536", "its port is no number from 1 to 65535"),
+        ("db:" + "9" * 5000, "its port is no number from 1 to 65535"),
+        ("::1:6379", "an address of IPv6 stands in brackets"),
+        ("[::1", "an address of IPv6 stands in brackets"),
+        ("db,,db", "one of its hosts is empty"),
+        ("d\u2105b", "its host is no name and no address"),
+        ("hunter2@db", "are percent-encoded"),
+        ("hunter2/3@db", "are percent-encoded"),
+        ("hunter2?4@db", "are percent-encoded"),
+        ("hunter2#5@db", "are percent-encoded"),
+        ("hunter2]6@db", "are percent-encoded"),
+    ],
+)
+def test_the_wrong_part_of_an_address_is_named(url: str, form: str, host: str, part: str) -> None:
+    """With the form of the whole, and nothing of what was given."""
+    with pytest.raises(ConfigurationError) as caught:
+        open_backend(url.format(host))
+
+    said = str(caught.value)
+    assert part in said
+    assert said.endswith(f"its form is {form}")
+    assert "hunter2" not in said
+    assert "notaport" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("redis://ada:hunter2@db?db=hunter2", "its option 'db' has a value"),
+        ("postgresql://ada:hunter2@db/tasks?hunter2", "its options are name=value"),
+        ("postgresql://ada:hunter2@/tasks?host=db&port=hunter2", "its port is no number"),
+    ],
+)
+def test_the_wrong_option_is_named(url: str, part: str) -> None:
+    """Its value is not: it may be a password in the wrong place."""
+    with pytest.raises(ConfigurationError) as caught:
+        open_backend(url)
+
+    assert part in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_what_the_driver_refuses_later_is_named_too() -> None:
+    """PostgreSQL's reads its URL when it connects."""
+    for option in ("sslmode", "sslnegotiation", "target_session_attrs"):
+        backend = open_backend(f"postgresql://ada:hunter2@127.0.0.1:1/tasks?{option}=hunter2")
+        with pytest.raises(
+            ConfigurationError, match=f"its option '{option}' has a value"
+        ) as caught:
+            await backend.put("ada:t1", b"")
+        assert "hunter2" not in str(caught.value)
+        await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://db", "RedisBackend(single db:6379/0, prefix='mcp_tasks')"),
+        ("rediss://ada:hunter2@[::1]:7/3?prefix=p", "RedisBackend(single [::1]:7/3, prefix='p')"),
+        (
+            "redis+sentinel://:hunter2@a,b:1/main/2?sentinel_password=hunter2",
+            "RedisBackend(sentinel a:26379,b:1/main/2, prefix='mcp_tasks')",
+        ),
+        (
+            "redis+cluster://ada:hunter2@a,b:1",
+            "RedisBackend(cluster a:6379,b:1, prefix='mcp_tasks')",
+        ),
+        (
+            "postgresql://ada:hunter2@db:7/tasks",
+            "PostgresBackend(db:7/tasks, table='mcp_tasks')",
+        ),
+        (
+            "postgresql://ada:hunter2@a,[::1]:7/my%20tasks?table=t&password=hunter2",
+            "PostgresBackend(a:5432,[::1]:7/my tasks, table='t')",
+        ),
+        (
+            "postgresql:///tasks?host=/run/pg,b&port=1,2&user=hunter2&notify=true",
+            "NotifyingPostgresBackend(/run/pg:1,b:2/tasks, table='mcp_tasks')",
+        ),
+        ("postgresql://?dbname=d", "PostgresBackend(pg.example:8/d, table='mcp_tasks')"),
+        ("postgresql://?service=main", "PostgresBackend(service main, table='mcp_tasks')"),
+        ("postgresql://", "PostgresBackend(pg.example:8/of-env, table='mcp_tasks')"),
+        ("dynamodb://tasks", "DynamoDBBackend(table='tasks', region='eu-north-1')"),
+        (
+            "dynamodb://tasks?region=eu-west-1&profile=p&endpoint_url=http://127.0.0.1:8000/",
+            "DynamoDBBackend(table='tasks', region='eu-west-1', profile='p', endpoint='127.0.0.1:8000')",
+        ),
+    ],
+)
+def test_a_repr_says_where_the_store_is(
+    url: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged at start, to be compared: the place, and neither user nor password."""
+    for name, value in {
+        "PGHOST": "pg.example",
+        "PGPORT": "8" if "pg.example" in shown else "5432",
+        "PGDATABASE": "of-env",
+        "AWS_DEFAULT_REGION": "eu-north-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB"):
+        monkeypatch.delenv(name, raising=False)
+
+    assert repr(open_backend(url)) == shown
 
 
 @pytest.mark.parametrize(

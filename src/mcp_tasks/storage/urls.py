@@ -53,7 +53,7 @@ _ELSEWHERE = {
 
 _FORMS = (
     "memory://, sqlite:///relative.db, sqlite:////absolute.db, redis://…, rediss://…, "
-    "redis+sentinel://…, redis+cluster://…, postgresql://…, dynamodb://…"
+    "valkey://…, valkeys://…, redis+sentinel://…, redis+cluster://…, postgresql://…, dynamodb://…"
 )
 
 

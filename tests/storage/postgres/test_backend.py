@@ -457,11 +457,11 @@ async def test_a_password_can_be_fetched_for_each_connection(
     assert asked <= 1
 
 
-async def test_its_repr_shows_no_address(postgres_server: PostgresServer) -> None:
+async def test_its_repr_says_where_it_is_and_shows_no_password() -> None:
     """It is logged at start."""
     shown = repr(PostgresBackend("postgresql://ada:secret@db.example.com/tasks"))
 
-    assert shown == "PostgresBackend(table='mcp_tasks')"
+    assert shown == "PostgresBackend(db.example.com:5432/tasks, table='mcp_tasks')"
 
 
 # --- hints ---------------------------------------------------------------------------------------

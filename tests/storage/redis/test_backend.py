@@ -358,11 +358,11 @@ async def test_closing_waits_for_what_is_under_way(
         await backend.check()
 
 
-async def test_its_repr_shows_no_address() -> None:
+async def test_its_repr_says_where_it_is_and_shows_no_password() -> None:
     """It is logged at start."""
     shown = repr(RedisBackend.from_url("redis://ada:secret@redis.example.com/3"))
 
-    assert shown == "RedisBackend(single, prefix='mcp_tasks')"
+    assert shown == "RedisBackend(single redis.example.com:6379/3, prefix='mcp_tasks')"
     assert "secret" not in repr(parse("redis://ada:secret@redis.example.com/3"))
 
 

@@ -128,11 +128,11 @@ def test_an_option_that_cannot_work_is_an_error(query: str) -> None:
         ("redis+sentinel://:secret@s1/", "names the service"),
         ("redis+cluster://:secret@a/1", "one database only"),
         ("redis+cluster://:secret@", "host:port"),
-        ("redis+cluster://:secret@a:port", "host:port"),
-        ("redis://:secret@db:port", "cannot be used"),
+        ("redis+cluster://:secret@a:port", "its port is no number"),
+        ("redis://:secret@db:port", "its port is no number"),
         ("redis://:secret@db/x", "is a number"),
         ("redis+sentinel://:secret@s1/s/x", "is a number"),
-        ("redis://:sec[ret@db", "cannot be used"),
+        ("redis://:sec[ret@db", "percent-encoded"),
     ],
 )
 def test_a_url_that_cannot_work_says_why(url: str, says: str) -> None:

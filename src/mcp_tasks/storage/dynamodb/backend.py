@@ -33,7 +33,7 @@ from mcp_tasks.storage.dynamodb.items import (
     record_of,
     version_of,
 )
-from mcp_tasks.storage.dynamodb.options import DynamoDBOptions, parse
+from mcp_tasks.storage.dynamodb.options import DynamoDBOptions, parse, place_of
 from mcp_tasks.storage.dynamodb.table import ensure, examine
 from mcp_tasks.storage.keys import MAX_KEY_BYTES
 from mcp_tasks.storage.ranges import listing_range
@@ -311,6 +311,9 @@ class DynamoDBBackend(BorrowedDynamoDBBackend):
     ) -> None:
         options = options or DynamoDBOptions()
         super().__init__(connect or partial(open_client, options), options)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(table={self.options.table!r}{place_of(self.options)})"
 
     @classmethod
     def from_url(cls, url: str) -> Self:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +13,7 @@ from mcp_tasks.errors import ConfigurationError
 
 
 _TABLE = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+_ENDPOINT = re.compile(r"https?://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?(/.*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,9 @@ class DynamoDBOptions:
                 f"{self.table!r}"
             )
             raise ConfigurationError(msg)
+        if self.endpoint_url is not None and not _ENDPOINT.fullmatch(self.endpoint_url):
+            msg = "endpoint_url is an address such as http://localhost:8000, without credentials"
+            raise ConfigurationError(msg)
         if self.pool < 1 or min(self.connect_timeout, self.timeout) <= 0 or self.patience < 0:
             msg = (
                 "pool must be at least 1, timeout and connect_timeout more than 0, and patience "
@@ -80,7 +86,7 @@ def parse(url: str) -> DynamoDBOptions:
             case "region" | "endpoint_url" | "profile":
                 given[name] = value or None
             case "pool":
-                given[name] = int(_number(name, value))
+                given[name] = _whole(name, value)
             case "connect_timeout" | "timeout" | "patience":
                 given[name] = _number(name, value)
             case _:
@@ -92,9 +98,35 @@ def parse(url: str) -> DynamoDBOptions:
     return DynamoDBOptions(**given)
 
 
+def place_of(options: DynamoDBOptions) -> str:
+    """Say where the table is, for logs, as far as options and environment say it."""
+    endpoint = (
+        options.endpoint_url
+        or os.environ.get("AWS_ENDPOINT_URL_DYNAMODB")
+        or os.environ.get("AWS_ENDPOINT_URL", "")
+    )
+    named = {
+        "region": options.region or os.environ.get("AWS_DEFAULT_REGION"),
+        "profile": options.profile or os.environ.get("AWS_PROFILE"),
+        "endpoint": endpoint.partition("://")[2].rpartition("@")[2].partition("/")[0],
+    }
+    return "".join(f", {name}={value!r}" for name, value in named.items() if value)
+
+
 def _number(name: str, value: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
         msg = f"dynamodb://…?{name}= takes a number"
-        raise ConfigurationError(msg) from None
+        raise ConfigurationError(msg)
+    return number
+
+
+def _whole(name: str, value: str) -> int:
+    number = _number(name, value)
+    if not number.is_integer():
+        msg = f"dynamodb://…?{name}= takes a whole number"
+        raise ConfigurationError(msg)
+    return int(number)

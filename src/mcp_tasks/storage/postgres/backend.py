@@ -22,7 +22,14 @@ from mcp_tasks.storage.keys import split
 from mcp_tasks.storage.postgres.driver import DRIVER_ERRORS, connect, deadline, part, translate
 from mcp_tasks.storage.postgres.engine import Engine
 from mcp_tasks.storage.postgres.hints import Announcer, channel_of, listen
-from mcp_tasks.storage.postgres.options import PostgresOptions, names_in, parse
+from mcp_tasks.storage.postgres.options import (
+    PostgresOptions,
+    check_dsn,
+    names_in,
+    parse,
+    place_of,
+    refused,
+)
 from mcp_tasks.storage.postgres.schema import ensure, examine
 from mcp_tasks.storage.postgres.statements import statements_for
 from mcp_tasks.storage.ranges import listing_range
@@ -57,6 +64,9 @@ class PostgresBackend:
         options: Everything that is not the driver's.
         connect: Called for each new connection, with the arguments of `asyncpg.connect`. A password
             that changes: `partial(asyncpg.connect, password=fetch_token)`.
+
+    Raises:
+        ConfigurationError: `dsn` has an address or options that cannot be read.
     """
 
     capabilities = Capabilities(
@@ -70,6 +80,8 @@ class PostgresBackend:
         *,
         connect: Connect = connect,
     ) -> None:
+        if dsn is not None:
+            check_dsn(dsn)
         self._dsn = dsn
         self._options = options or PostgresOptions()
         self._connect = connect
@@ -84,13 +96,13 @@ class PostgresBackend:
         `docs/backends/postgres.md` lists the options; `notify=true` makes one that can be watched.
 
         Raises:
-            ConfigurationError: An option has a value that it cannot have. The URL is not shown.
+            ConfigurationError: A part of the URL cannot be used. It is named, and not shown.
         """
         dsn, options, notify = parse(url)
         return NotifyingPostgresBackend(dsn, options) if notify else PostgresBackend(dsn, options)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(table={self._options.table!r})"
+        return f"{type(self).__name__}({place_of(self._dsn)}, table={self._options.table!r})"
 
     def reopen(self) -> Self:
         """Return a second, independent backend on the same table. The caller closes it."""
@@ -213,9 +225,7 @@ class PostgresBackend:
                 **more,
             )
         except ValueError as error:
-            # The driver's words may quote a part of the URL.
-            msg = f"the URL of the PostgreSQL server cannot be used ({type(error).__name__})"
-            raise ConfigurationError(msg) from None
+            raise refused(error) from None
 
     def _settings(self, given: set[str]) -> dict[str, str]:
         """Return what a connection is opened with: settings of the server, unless the URL has them.

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
 from dataclasses import dataclass, replace
 from typing import NamedTuple
-from urllib.parse import unquote_plus
+from urllib.parse import parse_qs, unquote, unquote_plus
 
 from mcp_tasks.errors import ConfigurationError
+from mcp_tasks.storage.addresses import check_address, unusable
 
 
 _MAX_NAME_BYTES = 63
 _YES = ("true", "yes", "on", "1")
 _NO = ("false", "no", "off", "0")
+_FORM = "postgresql://user:password@host:5432/database"
+_HAS_PORT = re.compile(r"(^[^:]*|\]):[0-9]+$")
+_PORTS = re.compile(r"[0-9]{1,5}(,[0-9]{1,5})*")
+_DRIVERS_OPTIONS = (
+    "sslmode",
+    "sslnegotiation",
+    "sslrootcert",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+    "target_session_attrs",
+    "gsslib",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +108,7 @@ def parse(url: str) -> Parsed:
             case "notify":
                 notify = _flag(name, value)
             case "pool":
-                options = replace(options, pool=int(_number(name, value)))
+                options = replace(options, pool=_whole(name, value))
             case "connect_timeout":
                 options = replace(options, connect_timeout=_number(name, value))
             case "timeout":
@@ -100,6 +116,51 @@ def parse(url: str) -> Parsed:
             case _:
                 kept.append(pair)
     return Parsed("?".join([front, "&".join(kept)] if kept else [front]), options, notify)
+
+
+def check_dsn(dsn: str) -> None:
+    """Refuse what the driver could not read, in words that show nothing of it.
+
+    Raises:
+        ConfigurationError: Some part cannot be read. It is named.
+    """
+    check_address(dsn, "PostgreSQL", _FORM)
+    query = dsn.partition("?")[2]
+    if query and not all("=" in pair for pair in query.split("&")):
+        raise unusable("PostgreSQL", "its options are name=value, joined by '&'", _FORM)
+    ports = parse_qs(query).get("port", ["5432"])[-1]
+    if not _PORTS.fullmatch(ports):
+        raise unusable("PostgreSQL", "its port is no number", _FORM)
+
+
+def refused(error: ValueError) -> ConfigurationError:
+    """Return what the driver has against a URL. Its own words may quote a part of that."""
+    named = [option for option in _DRIVERS_OPTIONS if option in str(error)]
+    what = f"its option {named[0]!r} has a value" if named else "it has a part"
+    return unusable("PostgreSQL", f"{what} that the driver does not take", _FORM)
+
+
+def place_of(dsn: str | None) -> str:
+    """Say where the server is, for logs: hosts, ports and database, no user, no password."""
+    front, _, query = (dsn or "").partition("?")
+    options = {name: values[-1] for name, values in parse_qs(query).items()}
+    place, _, database = front.partition("://")[2].rpartition("@")[2].partition("/")
+    port = os.environ.get("PGPORT", "5432")
+    if not place and "host" not in options and "service" in options:
+        return f"service {options['service']}"
+    if not place:
+        place = options.get("host") or os.environ.get("PGHOST", "localhost")
+        port = options.get("port") or port
+    hosts = unquote(place).split(",")
+    ports = port.split(",")
+    if len(ports) != len(hosts):
+        ports = [port] * len(hosts)
+    named = [
+        host if _HAS_PORT.search(host) else f"{host}:{port}"
+        for host, port in zip(hosts, ports, strict=True)
+    ]
+    others = options.get("dbname") or options.get("database") or os.environ.get("PGDATABASE", "")
+    return f"{','.join(named)}/{unquote(database) or others}".removesuffix("/")
 
 
 def names_in(dsn: str) -> set[str]:
@@ -119,7 +180,18 @@ def _flag(name: str, value: str) -> bool:
 
 def _number(name: str, value: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
         msg = f"postgresql://…?{name}= takes a number"
-        raise ConfigurationError(msg) from None
+        raise ConfigurationError(msg)
+    return number
+
+
+def _whole(name: str, value: str) -> int:
+    number = _number(name, value)
+    if not number.is_integer():
+        msg = f"postgresql://…?{name}= takes a whole number"
+        raise ConfigurationError(msg)
+    return int(number)

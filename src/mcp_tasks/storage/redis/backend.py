@@ -96,7 +96,7 @@ class RedisBackend:
         return cls(*parse(url))
 
     def __repr__(self) -> str:
-        return f"RedisBackend({self._target.kind}, prefix={self._options.prefix!r})"
+        return f"RedisBackend({self._target}, prefix={self._options.prefix!r})"
 
     def reopen(self) -> Self:
         """Return a second, independent backend on the same server. The caller closes it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import unquote_plus, urlsplit
@@ -10,12 +11,20 @@ from urllib.parse import unquote_plus, urlsplit
 from redis.asyncio.connection import parse_url
 
 from mcp_tasks.errors import ConfigurationError
+from mcp_tasks.storage.addresses import check_address, shown, unusable
 
 
 _YES = ("true", "yes", "on", "1")
 _NO = ("false", "no", "off", "0")
 _SENTINEL_PORT = 26379
 _PORT = 6379
+_FORM = "redis://user:password@host:6379/0"
+_FORMS = {
+    "redis+sentinel": "redis+sentinel://user:password@host:26379,host:26379/service/0",
+    "redis+cluster": "redis+cluster://user:password@host:6379,host:6379",
+}
+# The driver's own words quote the URL; this part of them is the name of an option that it knows.
+_BAD_OPTION = re.compile(r"Invalid value for '(\w+)'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +75,12 @@ class Target:
     settings: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
     sentinel_settings: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
+    def __str__(self) -> str:
+        """Say where the server is, for logs: no user, no password."""
+        service = f"/{self.service}" if self.service else ""
+        database = "" if self.kind == "cluster" else f"/{self.settings.get('db', 0)}"
+        return f"{self.kind} {shown(self.nodes)}{service}{database}"
+
 
 def parse(url: str) -> tuple[Target, RedisOptions]:
     """Take our options out of `url`; what is left is the driver's.
@@ -76,6 +91,7 @@ def parse(url: str) -> tuple[Target, RedisOptions]:
     front, _, query = url.partition("?")
     scheme, _, rest = front.partition("://")
     scheme = scheme.lower()
+    check_address(url, "Redis", _FORMS.get(scheme, _FORM))
     options = RedisOptions()
     sentinel: dict[str, Any] = {}
     kept: list[str] = []
@@ -131,9 +147,9 @@ def _single(rest: str, kept: list[str], *, is_tls: bool) -> Target:
             parse_url(f"{'rediss' if is_tls else 'redis'}://{rest}{query}")
         )
     except ValueError as error:
-        # The driver's words may quote a part of the URL.
-        msg = f"the URL of the Redis server cannot be used ({type(error).__name__})"
-        raise ConfigurationError(msg) from None
+        option = _BAD_OPTION.search(str(error))
+        what = f"its option {option[1]!r} has a value" if option else "it has a part"
+        raise unusable("Redis", f"{what} that the driver does not take", _FORM) from None
     if "db" not in settings and rest.rpartition("@")[2].partition("/")[2]:
         msg = "a Redis database is a number: redis://host:port/0"
         raise ConfigurationError(msg)
@@ -144,11 +160,8 @@ def _single(rest: str, kept: list[str], *, is_tls: bool) -> Target:
 
 
 def _nodes(hosts: str, port: int) -> tuple[tuple[str, int], ...]:
-    try:
-        found = [urlsplit(f"//{host}") for host in hosts.split(",") if host]
-        nodes = tuple((node.hostname or "localhost", node.port or port) for node in found)
-    except ValueError:
-        nodes = ()
+    found = [urlsplit(f"//{host}") for host in hosts.split(",") if host]
+    nodes = tuple((node.hostname or "localhost", node.port or port) for node in found)
     if not nodes:
         msg = "a Redis URL names hosts as 'host:port,host:port'"
         raise ConfigurationError(msg)
