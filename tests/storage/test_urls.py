@@ -231,8 +231,8 @@ async def test_what_the_driver_refuses_later_is_named_too() -> None:
         ("postgresql://", "PostgresBackend(pg.example:8/of-env, table='mcp_tasks')"),
         ("dynamodb://tasks", "DynamoDBBackend(table='tasks', region='eu-north-1')"),
         (
-            "dynamodb://t?region=eu-west-1&profile=p&endpoint_url=http://127.0.0.1:8000/",
-            "DynamoDBBackend(table='t', region='eu-west-1', profile='p', endpoint='127.0.0.1:8000')",
+            "dynamodb://jobs?region=eu-west-1&profile=p&endpoint_url=http://db:8000/",
+            "DynamoDBBackend(table='jobs', region='eu-west-1', profile='p', endpoint='db:8000')",
         ),
     ],
 )
