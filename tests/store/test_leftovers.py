@@ -6,13 +6,18 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import Raw
+from msgspec.structs import replace
 
 from mcp_tasks.domain.record import Call, inline
-from mcp_tasks.errors import QuotaExceededError
+from mcp_tasks.errors import InvalidValueError, QuotaExceededError
+from mcp_tasks.storage.sqlite import SqliteBackend
 from mcp_tasks.store import StoreConfig, TaskStore
 
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mcp_tasks.domain.record import TaskRecord
     from mcp_tasks.storage.base import StorageBackend
 
@@ -77,3 +82,39 @@ async def test_an_answer_finds_room_in_a_full_journal(backend: StorageBackend) -
 
     assert (answered.status, answered.questions) == ("working", ())
     assert len(await beside(store)) == 1
+
+
+async def test_a_create_whose_head_is_too_large_puts_nothing_beside_it(
+    backend: StorageBackend,
+) -> None:
+    """What is refused with "nothing was stored" must have stored nothing: nobody counts it."""
+    store = TaskStore(backend)
+    large = replace(call(store), client_info=Raw(b'{"name":"%s"}' % (b"n" * 17_000)))
+
+    with pytest.raises(InvalidValueError, match="even without its values"):
+        await store.create("ada", large)
+
+    assert await beside(store) == set()
+
+
+def test_a_store_goes_on_after_a_loop_that_ended_in_the_middle_of_a_create(
+    tmp_path: Path,
+) -> None:
+    """A module-level server in a notebook, or in tests, meets many loops."""
+    backend = SqliteBackend(tmp_path / "tasks.db")
+    store = TaskStore(backend)
+    loop = asyncio.new_event_loop()
+    create = loop.create_task(store.create("ada", Call("tool", inline(b"{}"))))
+    while "ada" not in store.quota._rosters:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the middle
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert not create.done()
+
+    async def again() -> TaskRecord:
+        async with asyncio.timeout(10):
+            record = await store.create("ada", Call("tool", inline(b"{}")))
+        await store.close()
+        await backend.close()
+        return record
+
+    assert asyncio.run(again()).status == "working"

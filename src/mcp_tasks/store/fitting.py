@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
 from mcp_tasks.domain import journal
 from mcp_tasks.domain.codec import encode_record
+from mcp_tasks.domain.record import Blob, Payload
 from mcp_tasks.errors import InvalidValueError
 from mcp_tasks.ids import new_name
 
@@ -17,13 +18,17 @@ from mcp_tasks.ids import new_name
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from mcp_tasks.domain.record import Call, Payload, Question, TaskRecord
+    from mcp_tasks.domain.record import Call, Question, TaskRecord
     from mcp_tasks.store.config import StoreConfig
     from mcp_tasks.store.payloads import Payloads
 
 
 _MIN_INLINE = 128
 """A value that is not longer stays in its record always: a reference to it is hardly shorter."""
+
+_BLOB = Blob("x" * 16, 10**5, 10**9)
+_BESIDE = Payload(UNSET, _BLOB)
+"""What a value beside a record is in it, at the longest."""
 
 
 class Fitting:
@@ -37,23 +42,26 @@ class Fitting:
         """Bring a record to its size, and encode it: what is large goes beside it.
 
         Raises:
-            InvalidValueError: Without all that it is still too large, or it is no JSON.
+            InvalidValueError: Without all that it is still too large, or it is no JSON. Nothing was
+                put beside it.
         """
-        if record.journal.tail_size > journal.TAIL_BYTES:
-            record = await self._seal_journal(record, run or new_name())
         limit = self._payloads.inline_bytes
         call = record.call
-        if call.arguments.weight > limit or (
+        seals = record.journal.tail_size > journal.TAIL_BYTES
+        parts = call.arguments.weight > limit or (
             call.input_responses is not None and call.input_responses.weight > limit
-        ):
+        )
+        if seals or parts:
+            _check_bare(record, max_bytes)
+        if seals:
+            record = await self._seal_journal(record, run or new_name())
+        if parts:
             record = replace(record, call=await self._call_beside(record, limit))
         data = encode_record(record)
         if len(data) > max_bytes:
+            _check_bare(record, max_bytes)
             record = await self._spill(record, run)
             data = encode_record(record)
-            if len(data) > max_bytes:
-                problem = f"{len(data)} bytes even without its values, {max_bytes} are allowed"
-                raise InvalidValueError("the task's record", problem)
         return record, data
 
     async def _call_beside(self, record: TaskRecord, limit: int) -> Call:
@@ -120,3 +128,33 @@ class Fitting:
         """Return the last moment at which anything may need what lies beside a task's record."""
         config = self._config
         return created_at + config.max_ttl + config.retention + config.grace
+
+
+def _check_bare(record: TaskRecord, max_bytes: int) -> None:
+    """Refuse a record that is too large even with all its values beside it, before any is placed.
+
+    Raises:
+        InvalidValueError: It is.
+    """
+
+    def beside(payload: Payload) -> Payload:
+        return _BESIDE if payload.weight > _MIN_INLINE else payload
+
+    call = record.call
+    sealed = record.journal.sealed + ((_BLOB,) if record.journal.tail else ())
+    bare = replace(
+        record,
+        call=replace(
+            call,
+            arguments=beside(call.arguments),
+            input_responses=call.input_responses and beside(call.input_responses),
+        ),
+        questions=tuple(replace(q, params=beside(q.params)) for q in record.questions),
+        variables=record.variables and beside(record.variables),
+        result=record.result and beside(record.result),
+        journal=replace(record.journal, sealed=sealed, tail=(), tail_size=0),
+    )
+    size = len(encode_record(bare))
+    if size > max_bytes:
+        problem = f"{size} bytes even without its values, {max_bytes} are allowed"
+        raise InvalidValueError("the task's record", problem)

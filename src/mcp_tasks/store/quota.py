@@ -18,6 +18,7 @@ import random
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,7 +30,7 @@ from mcp_tasks.store.writing import back_off, swap, translated
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from mcp_tasks.clock import Clock
     from mcp_tasks.storage.base import StorageBackend
@@ -110,7 +111,11 @@ class Quota:
         Starts at once; the future also carries the store's errors.
         """
         roster = self._roster(owner)
-        admitted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if roster.flush is not None and roster.flush.get_loop() is not loop:
+            del self._rosters[owner]  # the loop of those who wait ended in the middle
+            roster = self._roster(owner)
+        admitted: asyncio.Future[bool] = loop.create_future()
         roster.waiting.append((task_id, admitted))
         if roster.flush is None:
             roster.flush = asyncio.create_task(self._flush(owner, roster))
@@ -129,6 +134,31 @@ class Quota:
             if task_id in (await self._read(owner, number)).ids:
                 return True
         return False
+
+    async def clear(self, owner: str, number: int, gone: Collection[str]) -> bool:
+        """Take tasks that are gone off a block of a roster. True if that left nobody on it.
+
+        The block then goes. Swapped for one that has expired, and not deleted: a create may have
+        got onto it meanwhile.
+        """
+        for tries in range(self._config.max_tries):
+            block = await self._read(owner, number)
+            if not block.version:
+                return False
+            ids = await self._without_ended(owner, [i for i in block.ids if i not in gone])
+            now, config = self._clock.now(), self._config
+            expires_at = (
+                now + config.max_ttl + config.retention if ids else now - timedelta(hours=1)
+            )
+            key, data = self._keys.roster(owner, number), _encoder.encode(ids)
+            version, _ = await swap(
+                self._backend, key, data, block.version, expires_at, config.settle
+            )
+            if version is not None:
+                self._roster(owner).blocks.pop(number, None)
+                return not ids
+            await back_off(tries)
+        raise ContentionError(self._config.max_tries)
 
     def _roster(self, owner: str) -> _Roster:
         roster = self._rosters.get(owner)

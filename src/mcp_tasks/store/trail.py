@@ -81,7 +81,7 @@ def facts(
 
 def _events(old: TaskRecord | None, new: TaskRecord) -> Iterator[tuple[str, str]]:
     if old is None:
-        yield "created", f"created for tool {new.call.tool}"
+        yield "created", f"created for tool {new.call.tool!r:.100}"
     if new.worker is not None and (old is None or old.attempt != new.attempt):
         yield "claimed", f"claimed as attempt {new.attempt} by worker {new.worker}"
     if old is None:

@@ -230,7 +230,13 @@ class GroupCommit:
         A transaction asks for it before it goes to the thread, so that no read has to wait until
         the first transaction has had its turn.
         """
-        if self._opening is None or self._opening.done():
+        opening = self._opening
+        # One that another loop began is nothing to wait for: that loop may have ended.
+        if (
+            opening is None
+            or opening.done()
+            or opening.get_loop() is not asyncio.get_running_loop()
+        ):
             self._opening = self._on_thread(self._open)
             # Nobody may be waiting; a transaction that cannot begin says why by itself.
             self._opening.add_done_callback(lambda done: done.cancelled() or done.exception())
