@@ -109,13 +109,18 @@ class Stage:
                 self._first[record.task_id] = (stored.version, bytes(stored.data))
         return found
 
-    async def finish(self, living: str | None = None) -> None:
+    async def finish(self, living: str | None = None, *, workers: int = 1) -> None:
         """Answer and cancel what only waits for that, until nothing is left that was promised.
 
         Args:
             living: The worker that is known to live. What others have is theirs to lose, for a
                 while; `None` if nobody is to be waited for.
+            workers: How many there are. Of all others nothing should be left.
         """
+
+        async def are_alone() -> bool:
+            return len(await self._workers()) <= workers
+
         began = time.monotonic()
         while time.monotonic() < began + PATIENCE:
             open_ones = [record for record in await self.look() if not record.is_terminal]
@@ -127,7 +132,7 @@ class Stage:
                 if not is_theirs or time.monotonic() > began + 5:
                     await self._end(record)
             await asyncio.sleep(self.pause)
-        await until(self._is_alone, PATIENCE)
+        await until(are_alone, PATIENCE)
 
     async def _end(self, record: TaskRecord) -> None:
         if record.status is TaskStatus.INPUT_REQUIRED:
@@ -165,9 +170,6 @@ class Stage:
         # Nothing speaks of a worker any more when the last one has ended in order.
         left = [Fault("", f"left behind: {key}") for key in await self._workers()]
         return Verdict(judge(evidence) + left, evidence)
-
-    async def _is_alone(self) -> bool:
-        return len(await self._workers()) <= 1
 
     async def _workers(self) -> list[str]:
         page = await self.store.backend.list_by_prefix(self.store.keys.workers())
