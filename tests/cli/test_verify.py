@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -148,22 +149,31 @@ def test_a_broken_backend_is_told_by_the_names_of_what_fails(tmp_path: Path) -> 
     assert "DID NOT RAISE" in failed["reason"]
 
 
-def test_an_interrupted_run_leaves_nothing_either(tmp_path: Path) -> None:
-    """Whoever stops it in the middle need not clean up."""
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM], ids=lambda told: told.name)
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_run_that_is_stopped_leaves_nothing_either(
+    tmp_path: Path, told: signal.Signals, times: int
+) -> None:
+    """Neither a person at the keyboard nor a CI job that is over its time has to clean up."""
     file = tmp_path / "tasks.db"
     url = f"sqlite:///{file.as_posix()}"
     anyio.run(_put, url)
 
-    with subprocess.Popen([*COMMAND, url], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*COMMAND, url], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         assert process.stdout is not None
         while "expires_at" not in process.stdout.readline():
             pass
-        process.send_signal(signal.SIGINT)
+        for _ in range(times):
+            process.send_signal(told)
+            time.sleep(0.01)  # one that comes while the last one is not handled yet is lost
         rest = process.stdout.read()
         code = process.wait(30)
 
     assert code == 1
     assert "interrupted; this is no verdict" in rest
+    assert times == 2 or "Traceback" not in rest
     assert rows(url) == ["ada:t1"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 import time
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from mcp_tasks.storage.urls import open_backend
 
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from rich.console import Console
 
@@ -34,8 +35,10 @@ _OPTIONS = ("-p", "anyio", "-p", "no:terminal", "-p", "no:cacheprovider", "--imp
 def verify(url: str, *, report: Path | None, console: Console) -> bool:
     """Run every contract that the backend behind `url` has to keep, and print what came of it.
 
-    Everything is written under keys of its own and removed at the end, also after a failure or an
-    interruption.
+    Everything is written under keys of its own and removed at the end, also after a failure, and
+    after SIGINT and SIGTERM, which end the run behind the test that runs; a second one ends that
+    test too. What a run that is killed outright has written stays, under keys that begin with
+    `@verify.`.
 
     Args:
         url: The store. It is there, and set up.
@@ -68,14 +71,19 @@ def verify(url: str, *, report: Path | None, console: Console) -> bool:
         url, subject.left_out, lambda line: console.print(f"  {line}", highlight=False)
     )
     began = time.perf_counter()
-    try:
-        with tempfile.TemporaryDirectory() as folder, _without_other_plugins():
-            settings = Path(folder, "pytest.ini")
-            settings.write_text(_SETTINGS)
-            command = ["-c", str(settings), *_OPTIONS, "--pyargs", verification.__name__]
-            code = pytest.main(command, plugins=[run])
-    finally:
-        removed, left = anyio.run(run.sweep)
+    with _when_told_to_stop(lambda: None):  # nothing keeps it from removing what it wrote
+        try:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                _without_other_plugins(),
+                _when_told_to_stop(run.stop),
+            ):
+                settings = Path(folder, "pytest.ini")
+                settings.write_text(_SETTINGS)
+                command = ["-c", str(settings), *_OPTIONS, "--pyargs", verification.__name__]
+                code = pytest.main(command, plugins=[run])
+        finally:
+            removed, left = anyio.run(run.sweep)
     seconds = time.perf_counter() - began
 
     if code == pytest.ExitCode.INTERRUPTED:
@@ -134,6 +142,20 @@ async def _look(url: str) -> Subject:
         return Subject(repr(backend), backend.capabilities, warnings, left_out)
     finally:
         await backend.close()
+
+
+@contextmanager
+def _when_told_to_stop(act: Callable[[], None]) -> Generator[None]:
+    """Do this on SIGINT and SIGTERM, as CI systems and containers stop what takes too long."""
+    before = {
+        number: signal.signal(number, lambda *_: act())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

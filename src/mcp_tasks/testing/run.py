@@ -48,6 +48,8 @@ class ContractRun:
         self._written = Written()
         self._group = ""
         self._groups: dict[str, str] = {}
+        self._session: pytest.Session | None = None
+        self._stopping = False
 
     @pytest.fixture
     async def apart(self) -> AsyncIterator[Apart]:
@@ -55,6 +57,14 @@ class ContractRun:
         backend = set_apart(open_backend(self._url), f"@verify.{new_name()}.", self._written)
         yield backend
         await backend.close()
+
+    def stop(self) -> None:
+        """End the run behind the test that runs; at once if it was told so already."""
+        if self._stopping:
+            raise KeyboardInterrupt
+        self._stopping = True
+        if self._session is not None:
+            self._session.shouldstop = "told to stop"
 
     async def sweep(self) -> tuple[int, int]:
         """Remove what the tests left, and look again; returns how much was there each time."""
@@ -77,6 +87,12 @@ class ContractRun:
         self._say(f"{self._group.rstrip('.'):<57} {passed:>3} passed{failed}, {seconds:.1f} s")
 
     # --- called by pytest ------------------------------------------------------------------------
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Keep what a run is stopped by."""
+        self._session = session
+        if self._stopping:
+            session.shouldstop = "told to stop"
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Choose the tests, and note which rules each belongs to."""
