@@ -1,7 +1,7 @@
 """`make model`: search everything, and print what was found.
 
 Without a name: a line for each configuration and each planted mistake. With names of either: the
-shortest history of those that do not hold, too.
+shortest histories, too.
 """
 
 # ruff: noqa: T201 - a command talks to its terminal
@@ -13,58 +13,59 @@ import sys
 from typing import TYPE_CHECKING
 
 from tests.model.configurations import LONG, QUICK
+from tests.model.lease import LONG_RACES, QUICK_RACES, RACE_MISTAKES, Lease, raced
 from tests.model.mistakes import MISTAKES, planted
 from tests.model.search import search
 from tests.model.world import World
 
 
 if TYPE_CHECKING:
-    from tests.model.configuration import Configuration
-    from tests.model.search import Verdict
+    from tests.model.search import System, Verdict
 
 
 def main() -> int:
     """Search. Returns how many searches did not show what they should."""
     parser = argparse.ArgumentParser(prog="make model", description=__doc__)
     parser.add_argument("names", nargs="*", help="configurations or mistakes; all by default")
-    names = parser.parse_args().names
-    configurations = [c for c in QUICK + LONG if not names or c.name in names]
-    mistakes = [name for name in MISTAKES if not names or name in names]
-    if unknown := set(names) - {c.name for c in configurations} - set(mistakes):
+    names: list[str] = parser.parse_args().names
+    sound = {name: system for name, system in _sound().items() if not names or name in names}
+    wrong = {name: entry for name, entry in _wrong().items() if not names or name in names}
+    if unknown := set(names) - sound.keys() - wrong.keys():
         parser.error(f"nothing is called {', '.join(sorted(unknown))}")
 
-    wrong = 0
-    if configurations:
+    failed = 0
+    if sound:
         print("These hold, whatever happens:\n")
-        print(f"  {'configuration':22}{'faults':28}{'states':>11}{'seconds':>9}")
-    for configuration in configurations:
-        verdict = search(World(configuration))
-        wrong += verdict.broken is not None
+        print(f"  {'configuration':26}{'states':>11}{'seconds':>9}")
+    for name, system in sound.items():
+        verdict = search(system)
+        failed += verdict.broken is not None
         told = "" if verdict.broken is None else f"  BROKEN: {verdict.broken}"
-        print(f"  {configuration.name:22}{_faults(configuration):28}{_cost(verdict)}{told}")
+        print(f"  {name:26}{_cost(verdict)}{told}")
         _show(verdict, wanted=verdict.broken is not None)
-    if mistakes:
+    if wrong:
         print("\nThese mistakes are found:\n")
-        print(f"  {'mistake':24}{'states':>11}{'seconds':>9}{'steps':>7}  what shows")
-    for name in mistakes:
-        verdict = search(World(planted(name)))
-        wrong += verdict.broken is None
+        print(f"  {'mistake':26}{'states':>11}{'seconds':>9}{'steps':>7}  what shows")
+    for name, (what, system) in wrong.items():
+        verdict = search(system)
+        failed += verdict.broken is None
         found = verdict.broken or "NOTHING: it is not found"
-        print(f"  {name:24}{_cost(verdict)}{len(verdict.history):7}  {found}")
-        _show(verdict, wanted=bool(names), title=MISTAKES[name].what)
-    print(f"\n{wrong} wrong" if wrong else "\nAll as it should be.")
-    return wrong
+        print(f"  {name:26}{_cost(verdict)}{len(verdict.history):7}  {found}")
+        _show(verdict, wanted=bool(names), title=what)
+    print(f"\n{failed} wrong" if failed else "\nAll as it should be.")
+    return failed
 
 
-def _faults(configuration: Configuration) -> str:
-    counts = {
-        "kill": configuration.kills,
-        "lapse": configuration.lapses,
-        "lost": configuration.lost,
-        "late": configuration.late,
-        "restart": configuration.restarts,
+def _sound() -> dict[str, System]:
+    systems: dict[str, System] = {c.name: World(c) for c in QUICK + LONG}
+    return systems | {race.name: Lease(race) for race in QUICK_RACES + LONG_RACES}
+
+
+def _wrong() -> dict[str, tuple[str, System]]:
+    systems: dict[str, tuple[str, System]] = {
+        name: (mistake.what, World(planted(name))) for name, mistake in MISTAKES.items()
     }
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
+    return systems | {name: (what, raced(name)) for name, (what, _) in RACE_MISTAKES.items()}
 
 
 def _cost(verdict: Verdict) -> str:
