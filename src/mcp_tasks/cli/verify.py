@@ -147,10 +147,11 @@ async def _look(url: str) -> Subject:
 @contextmanager
 def _when_told_to_stop(act: Callable[[], None]) -> Generator[None]:
     """Do this on SIGINT and SIGTERM, as CI systems and containers stop what takes too long."""
-    before = {
-        number: signal.signal(number, lambda *_: act())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def told(_number: int, _frame: object) -> None:
+        act()
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
