@@ -135,6 +135,9 @@ def at_start() -> list[str]:
         refused(lambda: open_backend("sqlite://tasks.db")),
         refused(lambda: open_backend("mongodb://somewhere")),
         refused(lambda: RunnerConfig(beat=20)),
+        refused(lambda: StoreConfig(max_active=1.5)),  # pyright: ignore[reportArgumentType] - so it is
+        refused(lambda: tasks.tool(ttl=timedelta(days=30))(handler)),
+        refused(lambda: Tasks.install(twice.streamable_http_app())),  # pyright: ignore[reportArgumentType] - so it is
         refused(lambda: tasks.tool(timeout=0)(plain)),
     ]
 
@@ -176,8 +179,9 @@ def server() -> MCPServer[Any]:
         await task.step("one", one)
         return ""
 
-    @tasks.tool(ttl=timedelta(days=30))
-    async def lives_too_long() -> str:
+    @tasks.tool()
+    async def lives_too_long(task: TaskContext) -> str:
+        await task.extend(timedelta(days=30))
         return ""
 
     @tasks.tool()

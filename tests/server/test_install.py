@@ -176,6 +176,54 @@ def test_a_server_without_a_handler_says_so() -> None:
         Tasks.install(Server("empty"), "memory://")
 
 
+async def async_rule(_: Any) -> str:
+    """Return an owner, too late."""
+    return "physics"
+
+
+async def bare_around(_: TaskContext) -> AsyncGenerator[None]:
+    """Lack the decorator."""
+    yield
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"namespace": 5}, "namespace is 5; it must be a string"),
+        ({"worker": "no"}, "worker is 'no'; it must be True or False"),
+        ({"signals": 1}, "signals is 1; it must be True or False"),
+        ({"owner_of": 5}, "owner_of is 5; it must be a plain def from a request to an owner"),
+        ({"owner_of": async_rule}, ", an async def; it must be a plain def"),
+        ({"around_run": 5}, "around_run is 5; it must be a function from a TaskContext"),
+        ({"around_run": bare_around}, ", an async def; it must be a function from a TaskContext"),
+        ({"config": RunnerConfig()}, "config is RunnerConfig("),
+        ({"config": RunnerConfig()}, "; it must be a StoreConfig"),
+        ({"runner_config": StoreConfig()}, "; it must be a RunnerConfig"),
+        ({"store": b"redis://ada:secret@host"}, "store is a bytes; pass a URL"),
+    ],
+)
+def test_an_argument_that_cannot_work_is_refused_by_its_name(arguments: Any, problem: str) -> None:
+    """At once, and the server is as it was."""
+    server: MCPServer[Any] = MCPServer("strict")
+    given: dict[str, Any] = {"store": "memory://", **arguments}
+    with pytest.raises(ConfigurationError) as refused:
+        Tasks.install(server, **given)
+    with pytest.raises(ConfigurationError):
+        Tasks(**given)
+
+    assert problem in str(refused.value)
+    assert "secret" not in str(refused.value)
+    Tasks.install(server, "memory://")
+
+
+@pytest.mark.parametrize("server", [5, MCPServer("made").streamable_http_app()], ids=["5", "app"])
+def test_what_is_no_server_is_refused(server: Any) -> None:
+    """The application that was made of it is what people have at hand."""
+    kind = type(server).__name__
+    with pytest.raises(ConfigurationError, match=f"a {kind} is no server; pass the MCPServer"):
+        Tasks.install(server, "memory://")
+
+
 @pytest.mark.parametrize("store", ["postgrs://x", "memory", "sqlite://x"])
 def test_a_store_that_cannot_be_is_refused_at_once(store: str) -> None:
     """Not when the first client comes."""

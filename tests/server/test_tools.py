@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import functools
+import re
+import sys
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -17,8 +19,17 @@ from mcp.server.mcpserver.resolve import Elicit, Resolve
 from mcp_types import Icon, ToolAnnotations
 from pydantic import BaseModel, Field
 
-from mcp_tasks import ConfigurationError, RunnerConfig, SyncTaskContext, TaskContext, Tasks
+from mcp_tasks import (
+    ConfigurationError,
+    RunnerConfig,
+    StoreConfig,
+    SyncTaskContext,
+    TaskContext,
+    Tasks,
+    TaskStore,
+)
 from mcp_tasks.runner import InlineOperations
+from mcp_tasks.storage.memory import MemoryBackend
 
 
 if TYPE_CHECKING:
@@ -262,20 +273,62 @@ def test_a_misplaced_context_is_refused_with_the_remedy(stage: Stage, fn: Any, r
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "problem"),
     [
-        {"ttl": timedelta(0)},
-        {"ttl": timedelta(seconds=-1)},
-        {"poll_interval": timedelta(0)},
-        {"on_worker_loss": "retry"},
-        {"max_attempts": 0},
+        ({"ttl": timedelta(0)}, "ttl=datetime.timedelta(0) is less than a millisecond"),
+        ({"ttl": timedelta(seconds=-1)}, "is less than a millisecond"),
+        ({"ttl": 5}, "ttl is 5; it must be a timedelta"),
+        ({"ttl": timedelta(days=8)}, "ttl=datetime.timedelta(days=8) is over StoreConfig.max_ttl"),
+        ({"poll_interval": timedelta(0)}, "is less than a millisecond"),
+        ({"poll_interval": 1.5}, "poll_interval is 1.5; it must be a timedelta"),
+        ({"on_worker_loss": "retry"}, "on_worker_loss='retry' is not 'fail' or 'rerun'"),
+        ({"max_attempts": 0}, "max_attempts=0 is less than 1"),
+        ({"max_attempts": 2.5}, "max_attempts is 2.5; it must be a whole number"),
+        ({"max_attempts": True}, "max_attempts is True; it must be a whole number"),
+        ({"resumable": "yes"}, "resumable is 'yes'; it must be True or False"),
+        ({"required": 1}, "required is 1; it must be True or False"),
+        ({"external": None}, "external is None; it must be True or False"),
+        ({"name": 5}, "name is 5; it must be a string"),
     ],
     ids=str,
 )
-def test_an_option_that_cannot_work_is_refused(stage: Stage, options: Any) -> None:
-    """At registration too."""
-    with pytest.raises(ConfigurationError):
+def test_an_option_that_cannot_work_is_refused(stage: Stage, options: Any, problem: str) -> None:
+    """At registration too, and not by each task."""
+    with pytest.raises(ConfigurationError, match=re.escape(problem)):
         stage.tasks.tool(**options)(lambda: None)
+    if "name" not in options:
+        with pytest.raises(ConfigurationError, match=re.escape(problem)):
+            stage.tasks.task(**options)
+
+
+@pytest.mark.requirement("T-086")
+async def test_a_tool_that_calls_exit_does_not_end_the_server(stage: Stage, serve: Serve) -> None:
+    """Others have tasks on it; a call of the tool ends alike with a task and without one."""
+
+    @stage.tasks.tool()
+    async def leave() -> str:
+        sys.exit(1)
+
+    @stage.tasks.tool()
+    def leave_thread() -> str:
+        sys.exit(1)
+
+    async with serve(stage.server) as wire:
+        for tool in ("leave", "leave_thread"):
+            plain = (await wire.undeclared().call(tool)).result
+            task = await wire.outcome(await wire.create(tool))
+            assert plain["isError"], plain
+            assert task["result"]["content"] == plain["content"]
+
+
+def test_a_ttl_may_be_as_long_as_the_store_allows() -> None:
+    """Whoever gave the store its limits."""
+    config = StoreConfig(max_ttl=timedelta(days=30))
+    store = TaskStore(MemoryBackend(), namespace="long", config=config)
+    for tasks in (Tasks("memory://", config=config), Tasks(store)):
+        tasks.task(ttl=timedelta(days=30))
+        with pytest.raises(ConfigurationError, match="is over StoreConfig"):
+            tasks.task(ttl=timedelta(days=31))
 
 
 @pytest.mark.requirement("T-016")

@@ -8,6 +8,7 @@ from typing import Literal
 
 from mcp_tasks.domain.record import Policy
 from mcp_tasks.errors import ConfigurationError
+from mcp_tasks.settings import check_type
 
 
 class TaskTool:
@@ -17,6 +18,7 @@ class TaskTool:
         name: As the server knows it; `None` where the wrapper cannot know.
         required: Refuse calls that cannot become a task.
         ttl: How long a task lives from its creation; `None` for the store's default.
+        max_ttl: The longest that the store allows.
         poll_interval: What clients are told to wait between polls; `None` for the store's default.
         resumable: A run that was lost is begun again from the top and finds its steps and answers.
         on_worker_loss: `fail` ends a task whose worker was lost, `rerun` begins it again.
@@ -36,6 +38,7 @@ class TaskTool:
         *,
         required: bool,
         ttl: timedelta | None,
+        max_ttl: timedelta,
         poll_interval: timedelta | None,
         resumable: bool,
         on_worker_loss: Literal["fail", "rerun"],
@@ -43,9 +46,20 @@ class TaskTool:
         external: bool,
         timeout: float | None,
     ) -> None:
+        check_type("name", name, str, optional=True)
+        for option, flag in (
+            ("required", required),
+            ("resumable", resumable),
+            ("external", external),
+        ):
+            check_type(option, flag, bool)
+        check_type("max_attempts", max_attempts, int)
         for option, value in (("ttl", ttl), ("poll_interval", poll_interval)):
+            check_type(option, value, timedelta, optional=True)
             if value is not None and value < timedelta(milliseconds=1):
                 raise ConfigurationError(f"{option}={value!r} is less than a millisecond")
+        if ttl is not None and ttl > max_ttl:
+            raise ConfigurationError(f"ttl={ttl!r} is over StoreConfig.max_ttl, {max_ttl!r}")
         if on_worker_loss not in ("fail", "rerun"):
             raise ConfigurationError(f"on_worker_loss={on_worker_loss!r} is not 'fail' or 'rerun'")
         if max_attempts < 1:

@@ -33,20 +33,6 @@ UNNAMED: Final = "mcp-server"
 """What the SDK calls a server that was given no name."""
 
 
-def check_store(store: object) -> None:
-    """Refuse at once what cannot be a store; a server would find out at its first task.
-
-    Raises:
-        ConfigurationError: It is no URL, no backend and no store. Says what to write.
-    """
-    if store is None or isinstance(store, str | TaskStore) or hasattr(store, "put_if_version"):
-        return
-    raise ConfigurationError(
-        f"store is a {type(store).__name__}; pass a URL such as 'sqlite:///tasks.db', a backend or "
-        "a TaskStore"
-    )
-
-
 class Place:
     """A store that can be opened, closed and opened again.
 

@@ -10,12 +10,14 @@ from mcp.server.mcpserver import MCPServer
 
 from mcp_tasks.errors import ConfigurationError
 from mcp_tasks.runner import RunnerConfig
+from mcp_tasks.server.arguments import check_arguments, check_server
 from mcp_tasks.server.extension import TasksExtension
 from mcp_tasks.server.hosts import Hosts, Setup
 from mcp_tasks.server.middleware import call_handler, has_tool, install, middleware, serves_http
 from mcp_tasks.server.options import TaskTool
-from mcp_tasks.server.places import Place, caller_file, check_store
+from mcp_tasks.server.places import Place, caller_file
 from mcp_tasks.server.tools import wrap
+from mcp_tasks.store import StoreConfig, TaskStore
 
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from mcp_tasks.server.middleware import AnyServer, Lifespan
     from mcp_tasks.server.owners import OwnerOf
     from mcp_tasks.storage.base import StorageBackend
-    from mcp_tasks.store import StoreConfig, TaskStore
 
     AroundRun = Callable[[TaskContext], AbstractAsyncContextManager[Any]]
 
@@ -91,7 +92,16 @@ class Tasks(TasksExtension):
         config: StoreConfig | None = None,
         runner_config: RunnerConfig | None = None,
     ) -> None:
-        check_store(store)
+        check_arguments(
+            store=store,
+            namespace=namespace,
+            worker=worker,
+            owner_of=owner_of,
+            around_run=around_run,
+            signals=signals,
+            config=config,
+            runner_config=runner_config,
+        )
         super().__init__(Hosts(self._setup), owner_of)
         self._store = store
         self._namespace = namespace
@@ -100,6 +110,8 @@ class Tasks(TasksExtension):
         self._signals = signals
         self._config = config
         self._runner_config = runner_config or RunnerConfig()
+        limits = store.config if isinstance(store, TaskStore) else config or StoreConfig()
+        self._max_ttl = limits.max_ttl
         self._file = caller_file()
         self._server: AnyServer | None = None
         self._handler: CallHandler | None = None
@@ -137,6 +149,7 @@ class Tasks(TasksExtension):
         Raises:
             ConfigurationError: A setting that cannot work. The server was not changed.
         """
+        check_server(server)
         tasks = cls(
             store,
             namespace=namespace,
@@ -345,6 +358,7 @@ class Tasks(TasksExtension):
                 name,
                 required=required,
                 ttl=ttl,
+                max_ttl=self._max_ttl,
                 poll_interval=poll_interval,
                 resumable=resumable,
                 on_worker_loss=on_worker_loss,
@@ -418,6 +432,7 @@ class Tasks(TasksExtension):
             None,
             required=required,
             ttl=ttl,
+            max_ttl=self._max_ttl,
             poll_interval=poll_interval,
             resumable=resumable,
             on_worker_loss=on_worker_loss,

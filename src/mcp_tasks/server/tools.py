@@ -66,6 +66,9 @@ def wrap(fn: Callable[..., Any], tool: TaskTool) -> Callable[..., Awaitable[Any]
             text = f"the tool was stopped: it may run for {timeout:g} s, and had not ended by then"
             data = {"reason": "timed_out", "timeout": timeout, "mayHaveRun": True}
             raise MCPError(INTERNAL_ERROR, text, data) from error
+        except SystemExit as error:
+            # It would end the server, and the tasks of others with it.
+            raise RuntimeError("the tool called sys.exit") from error
         except TaskError as error:
             # A refusal of the library that a tool does not handle is the protocol's business; the
             # SDK would replace its text by a general one.
