@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from dataclasses import fields
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mcp_tasks import RunnerConfig
 from mcp_tasks.storage.base import ChangeSource
 from mcp_tasks.storage.dynamodb import DynamoDBBackend, DynamoDBOptions
 from mcp_tasks.storage.dynamodb.options import parse
@@ -65,6 +67,14 @@ def test_the_table_tells_who_gives_hints() -> None:
     assert hasattr(ChangeSource, "watch")
 
 
+def test_the_times_of_sqlite_are_those_of_the_code() -> None:
+    """Waiting for a writer, and for the clean-up."""
+    waits = inspect.signature(SqliteBackend).parameters["busy_timeout"].default
+
+    assert f"wait for up to {waits:g} seconds" in page("sqlite").replace("\n", " ")
+    assert f"every {RunnerConfig().cleanup_every / 60:g} minutes" in page("sqlite")
+
+
 def test_the_number_of_rules_is_right() -> None:
     """It grows."""
     tests = [name for name in dir(StorageBackendContract) if name.startswith("test_")]
@@ -81,7 +91,7 @@ def test_every_option_of_dynamodb_has_its_row_and_its_default() -> None:
 
     for name, default in there.items():
         assert shown[name] == ("" if default is None else f"{default:g}")
-        value = "7" if default is not None else "eu"
+        value = "7" if default is not None else "http://eu" if name == "endpoint_url" else "eu"
         assert str(getattr(parse(f"dynamodb://t_1?{name}={value}"), name)).startswith(value)
 
 

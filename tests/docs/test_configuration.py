@@ -6,13 +6,16 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import re
 import runpy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.main import get_command
 
 from mcp_tasks import Retry, RunnerConfig, StoreConfig, TaskHandle, Tasks, TasksClient
+from mcp_tasks.cli.main import app
 
 from .pages import DOCS_SRC, rows, sections
 
@@ -123,6 +126,21 @@ def test_the_environment_is_read_under_the_name_that_is_shown() -> None:
     places = importlib.import_module("mcp_tasks.server.places")
 
     assert f"`{places.ENVIRONMENT}`" in SECTIONS["`Tasks.install`"]
+
+
+def test_the_commands_that_read_the_environment_are_those_that_are_named() -> None:
+    """The others look at whatever database they are told to."""
+    command: Any = get_command(app)
+    reads: dict[bool, set[str]] = {True: set(), False: set()}
+    for name, one in command.commands.items():
+        for parameter in one.params:
+            if parameter.name in ("store", "url") and name != "demo":
+                reads[parameter.envvar == "MCP_TASKS_STORE"].add(name)
+
+    said = SECTIONS["`Tasks.install`"].partition("`--store` of")[2].partition("want the URL")[0]
+    with_it, _, without = said.partition(".")
+    named = [set(re.findall(r"`(?:mcp-tasks )?(\w+)`", part)) for part in (with_it, without)]
+    assert named == [reads[True], reads[False]]
 
 
 def test_the_example_works() -> None:

@@ -63,6 +63,16 @@ def test_every_page_is_on_the_map() -> None:
         assert page.name == "index.md" or f"({page.name})" in index
 
 
+def test_nobody_is_told_to_install_what_is_not_released() -> None:
+    """The README says how, and other pages say the same."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    is_released = "there is no published release yet" not in readme
+
+    for page in PAGES:
+        named = set(re.findall(r"pip install '?(\.|mcp-tasks)", page.read_text(encoding="utf-8")))
+        assert named <= ({"mcp-tasks"} if is_released else {"."}), name(page)
+
+
 def test_the_readme_is_short() -> None:
     """It is read before anybody has decided to use this."""
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
