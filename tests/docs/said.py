@@ -21,6 +21,7 @@ from mcp_tasks import (
     Call,
     ConfigurationError,
     MCPTasksError,
+    Policy,
     RunnerConfig,
     StoreConfig,
     SyncTaskContext,
@@ -334,13 +335,15 @@ def leaves(error: Exception) -> list[Exception]:
 
 
 async def past_its_time() -> list[str]:
-    """Look at a task that nobody has run."""
+    """Look at tasks that nobody has run, one of which is no worker's."""
     store = TaskStore(MemoryBackend())
-    arguments = store.encode({}, what="arguments")
-    made = await store.create(
-        LOCAL, Call(tool="t", arguments=arguments), ttl=timedelta(milliseconds=1)
-    )
-    await anyio.sleep(0.01)
-    record = await store.get(LOCAL, made.task_id)
-    assert record.error is not None
-    return [record.error.message]
+    call = Call(tool="t", arguments=store.encode({}, what="arguments"))
+    said: list[str] = []
+    for external in (False, True):
+        brief = timedelta(milliseconds=1)
+        made = await store.create(LOCAL, call, ttl=brief, policy=Policy(external=external))
+        await anyio.sleep(0.01)
+        record = await store.get(LOCAL, made.task_id)
+        assert record.error is not None
+        said.append(record.error.message)
+    return said
