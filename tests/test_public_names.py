@@ -14,6 +14,7 @@ NAMES = [
     "ClientCapabilityError",
     "ConfigurationError",
     "IdempotencyKeyError",
+    "InvalidAnswerError",
     "InvalidHandleError",
     "InvalidTransitionError",
     "InvalidTtlError",

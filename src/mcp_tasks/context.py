@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import json
 import random
 import types
 import typing
@@ -31,7 +32,7 @@ import anyio
 import anyio.from_thread
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
-from mcp_tasks.errors import ConfigurationError, InvalidValueError, TaskError
+from mcp_tasks.errors import ConfigurationError, InvalidAnswerError, InvalidValueError, TaskError
 from mcp_tasks.jsonio import to_json
 from mcp_tasks.settings import check_type
 
@@ -290,7 +291,7 @@ class TaskContext:
         Raises:
             NotDurableError: The call runs without a task.
             ClientCapabilityError: The client did not declare `elicitation`. Nothing was asked.
-            InvalidValueError: The answer does not fit `schema`.
+            InvalidAnswerError: The answer does not fit `schema`. It stays recorded.
             QuestionKeyError: The key was used for another question.
             TypeError: The key is no text. Nothing was asked.
         """
@@ -307,8 +308,7 @@ class TaskContext:
             try:
                 return Answer("accept", schema.model_validate(answer.get("content") or {}))
             except ValidationError as error:
-                problem = f"it does not fit {schema.__name__} ({error.error_count()} errors)"
-                raise InvalidValueError(f"the answer to {key!r}", problem) from error
+                raise InvalidAnswerError(key, schema.__name__, error.error_count()) from error
         return Answer("decline" if action == "decline" else "cancel")
 
     async def request(
@@ -353,13 +353,15 @@ class TaskContext:
 
         Args:
             name: Its name.
-            kind: Any type pydantic knows; `None` takes what is there.
+            kind: Any type that pydantic reads from JSON: a model, a dataclass, a date, an
+                enumeration; `None` takes what is there.
         """
         value = (await self._operations.variables()).get(name)
         if value is None or kind is None:
             return value
         try:
-            return TypeAdapter(kind).validate_python(value, strict=True)
+            # As JSON, in which a date is a text and a tuple a list; and nothing is guessed.
+            return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
         except ValidationError:
             return None
 

@@ -10,7 +10,9 @@ import threading
 import time
 import weakref
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -393,6 +395,46 @@ async def test_progress_that_is_no_number_is_refused(stand: Stand) -> None:
     runner = await stand.runner()
 
     assert await stand.value(await stand.create(runner, "odd")) == "refused"
+
+
+class Stage(Enum):
+    """Where a tool stands."""
+
+    FIRST = "first"
+
+
+@dataclass
+class Place:
+    """Where a tool is."""
+
+    file: str
+    line: int
+
+
+@pytest.mark.parametrize(
+    ("saved", "kind", "read"),
+    [
+        ({"file": "a", "line": 3}, Place, Place("a", 3)),
+        ("2026-01-01T00:00:00Z", datetime, datetime(2026, 1, 1, tzinfo=UTC)),
+        ("first", Stage, Stage.FIRST),
+        ([1, 2], tuple[int, int], (1, 2)),
+        ("3", int, None),
+        (None, int, None),
+    ],
+)
+async def test_a_variable_is_read_as_what_it_was(
+    alone: Stand, saved: Any, kind: Any, read: Any
+) -> None:
+    """Whatever has a form as JSON; a wrong type gives nothing."""
+
+    async def keep(task: TaskContext) -> bool:
+        await task.set_variable("v", saved)
+        return await task.get_variable("v", kind) == read
+
+    alone.tool(keep)
+    runner = await alone.runner()
+
+    assert await alone.value(await alone.create(runner, "keep"))
 
 
 async def test_variables_are_saved_and_merged(stand: Stand) -> None:

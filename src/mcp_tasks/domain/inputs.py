@@ -17,7 +17,7 @@ from mcp_tasks.errors import InvalidValueError, QuestionKeyError, TaskTerminalEr
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
     from mcp_tasks.domain.record import Payload, Question, TaskRecord
@@ -63,6 +63,27 @@ def ask(
     )
 
 
+def asked_as(question: Question) -> str:
+    """Say what an answer to a question answers: its method, and the digest of what was asked."""
+    return f"{question.method} {question.digest}" if question.digest else question.method
+
+
+def withdraw(record: TaskRecord, now: datetime, keys: Collection[str]) -> TaskRecord:
+    """Return the record without those questions; the same object if none is outstanding.
+
+    An answer that comes for one of them is ignored, as for every key that is not outstanding.
+    """
+    left = tuple(question for question in record.questions if question.key not in keys)
+    if record.is_terminal or len(left) == len(record.questions):
+        return record
+    return replace(
+        record,
+        status=TaskStatus.INPUT_REQUIRED if left else TaskStatus.WORKING,
+        questions=left,
+        updated_at=max(record.updated_at, now),
+    )
+
+
 def answer(
     record: TaskRecord,
     now: datetime,
@@ -83,7 +104,7 @@ def answer(
     if record.is_terminal or not taken:
         return record
     entries = [
-        Entry(question.key, "answer", answers[question.key], question.method, by)
+        Entry(question.key, "answer", answers[question.key], asked_as(question), by)
         for question in taken
     ]
     left = tuple(question for question in record.questions if question.key not in answers)

@@ -132,12 +132,15 @@ class Question(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         method: `elicitation/create`, `sampling/createMessage` or `roots/list`.
         params: The request's parameters.
         asked_at: When.
+        digest: Of what is asked, by which a later run knows whether it asks the same; empty where
+            no run asks.
     """
 
     key: str
     method: str
     params: Payload
     asked_at: datetime
+    digest: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -7,6 +7,7 @@ the other way: the attempt hands over each newer record that it hears of (`deliv
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -14,8 +15,9 @@ import anyio.to_thread
 from msgspec import Raw
 from msgspec.structs import replace
 
+from mcp_tasks.domain import inputs, transitions
 from mcp_tasks.domain import journal as journals
-from mcp_tasks.domain import transitions
+from mcp_tasks.domain.inputs import asked_as
 from mcp_tasks.domain.record import Entry, Question
 from mcp_tasks.errors import (
     ClientCapabilityError,
@@ -38,7 +40,7 @@ from mcp_tasks.store.trail import log_refusal
 
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
     from datetime import datetime, timedelta
 
     from anyio import CapacityLimiter
@@ -169,6 +171,7 @@ class DurableOperations:
         self._used: set[tuple[str, str]] = set()
         self._steps = 0
         self._asked: list[Question] = []
+        self._withdrawn: set[str] = set()
         self._asking: asyncio.Task[None] | None = None
         self._parking = False
         self._answers: dict[str, asyncio.Future[Any]] = {}
@@ -285,24 +288,29 @@ class DurableOperations:
         if self._attempt.over:
             raise LeaseLostError(self._attempt.number)
         self._check_capability(method)
-        resumable = self._attempt.record.policy.resumable
+        record = self._attempt.record
+        resumable = record.policy.resumable
+        limit = self._store.config.max_payload_bytes
+        data = to_json(dict(params), what=f"the question {key or method!r}", max_bytes=limit)
+        digest = hashlib.sha256(data).hexdigest()[:16]
         if key is None:
             self._numbered += 1
             key = f"{_CAPABILITY.get(method, 'request')}-{self._numbered}"
+        elif "~" in key:
+            problem = f"{key!r} has a ~, which is kept for what later runs ask"
+            raise InvalidValueError("the key of a question", problem)
+        if ("answer", key) in self._used:
+            raise QuestionKeyError(key)
+        self._used.add(("answer", key))
         if not resumable and self._attempt.number > 1:
             # Another attempt asks anew, and no key may be used twice (T-048).
             key = f"{key}~{self._attempt.number}"
+        elif resumable:
+            key = self._key_for(key, method, digest)
         place = ("answer", key)
         recorded = self._journal.get(place)
-        if recorded is not None and recorded.what != method:
-            raise self._fail(JournalMismatchError(key, recorded.what, method))
-        if place in self._used:
-            raise QuestionKeyError(key)
-        self._used.add(place)
         if recorded is not None:
             return from_json(await self._read(recorded.value))
-        limit = self._store.config.max_payload_bytes
-        data = to_json(dict(params), what=f"the question {key!r}", max_bytes=limit)
         payload = await self._attempt.patiently(
             lambda: self._store.fitting.place(
                 data,
@@ -314,7 +322,7 @@ class DurableOperations:
         )
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answers[key] = answer
-        self._asked.append(Question(key, method, payload, self._store.clock.now()))
+        self._asked.append(Question(key, method, payload, self._store.clock.now(), digest))
         self._ask_soon()
         if not self.is_waiting:
             self.is_waiting = True
@@ -324,11 +332,47 @@ class DurableOperations:
             return await answer
         finally:
             self._answers.pop(key, None)
+            is_left = answer.cancelled() and not any(key == asked.key for asked in self._asked)
+            if is_left and not self._attempt.is_stopping and not self._attempt.over:
+                self._withdrawn.add(key)  # the tool does not wait for it any more
+                self._ask_soon()
             self._asked = [question for question in self._asked if question.key != key]
             if self.is_waiting and not self._answers and not self._attempt.over:
                 self.is_waiting = False
                 self._runner.take_slot()
                 self._attempt.stopwatch.go_on()
+
+    def _key_for(self, key: str, method: str, digest: str) -> str:
+        """Return the key under which a resumable tool asks this, on whichever run.
+
+        An answer counts for what was asked. When an earlier run asked something else under the
+        key, the person is asked again, under a key of its own (T-048).
+
+        Raises:
+            JournalMismatchError: It was another kind of question. The task ends with this error.
+        """
+        asked = {question.key: question for question in self._attempt.record.questions}
+        number, variant = 1, key
+        while True:
+            recorded, open_now = self._journal.get(("answer", variant)), asked.get(variant)
+            what = recorded.what if recorded is not None else ""
+            if open_now is not None and variant not in self._withdrawn:
+                what = asked_as(open_now)
+            was, _, of = what.partition(" ")
+            if was and was != method:
+                raise self._fail(JournalMismatchError(key, was, method))
+            if not of or of == digest:
+                return variant
+            if open_now is not None:
+                self._withdrawn.add(variant)
+            _log.warning(
+                "task %s asks something else under the key %r than an earlier run did; "
+                "the person is asked again",
+                short(self._attempt.task_id),
+                key,
+            )
+            number += 1
+            variant = f"{key}~{number}"
 
     def _check_capability(self, method: str) -> None:
         needed = _CAPABILITY.get(method)
@@ -350,8 +394,9 @@ class DurableOperations:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             questions, self._asked = tuple(self._asked), []
+            withdrawn, self._withdrawn = self._withdrawn, set()
             try:
-                await self._attempt.patiently(lambda: self._write_questions(questions))
+                await self._attempt.patiently(lambda: self._write_questions(questions, withdrawn))
             except TaskError as error:
                 keys = {question.key for question in questions}
                 for key, future in self._answers.items():
@@ -369,14 +414,17 @@ class DurableOperations:
         finally:
             self._asking = None
             self._parking = False
-            if self._asked:
+            if self._asked or self._withdrawn:
                 self._ask_soon()
 
-    async def _write_questions(self, questions: tuple[Question, ...]) -> None:
+    async def _write_questions(
+        self, questions: tuple[Question, ...], withdrawn: Collection[str]
+    ) -> None:
         retention = self._store.config.retention
 
         def transition(record: TaskRecord, now: datetime) -> TaskRecord:
-            new = self._store.asked(record, now, questions) if questions else record
+            new = inputs.withdraw(record, now, withdrawn) if withdrawn else record
+            new = self._store.asked(new, now, questions) if questions else new
             self._parking = False
             if record.policy.resumable and self._answers and not self._steps:
                 new = transitions.park(
