@@ -21,8 +21,10 @@ MCPTasksError
 │   ├── TaskExpiredError             the task is past its time to live
 │   ├── NotReadyError                the task has no result, or none yet
 │   ├── QuotaExceededError           too many active tasks
+│   ├── OwnerActiveError             tasks that were to be removed have not ended
 │   ├── InvalidValueError            a value that JSON, or a limit, does not allow
-│   │   └── VariablesTooLargeError
+│   │   ├── VariablesTooLargeError
+│   │   └── InvalidAnswerError       a person's answer is not what was asked for
 │   ├── InvalidTtlError              a time to live out of range
 │   ├── InvalidCursorError           a page cursor we did not issue
 │   ├── QuestionKeyError             a question's key was used before
@@ -290,6 +292,20 @@ class QuotaExceededError(TaskError):
         )
 
 
+class OwnerActiveError(TaskError):
+    """Tasks of an owner that were to be removed have not ended. Nothing was removed."""
+
+    def __init__(self, active: int) -> None:
+        super().__init__(active)
+        self.active = active
+
+    def __str__(self) -> str:
+        return (
+            f"tasks that have not ended: {self.active}; nothing was removed. Wait for their ends, "
+            "or let the purge cancel them (--cancel, cancel=True)"
+        )
+
+
 class InvalidValueError(TaskError):
     """A value that cannot be stored: not JSON, too deep, too large. Nothing was stored."""
 
@@ -312,6 +328,23 @@ class VariablesTooLargeError(InvalidValueError):
         self.args = (size, limit)
         self.size = size
         self.limit = limit
+
+
+class InvalidAnswerError(InvalidValueError):
+    """An answer does not fit the model of its question. It stays recorded, as the first one."""
+
+    def __init__(self, key: str, model: str, errors: int) -> None:
+        super().__init__(f"the answer to {key!r}", f"it does not fit {model}")
+        self.args = (key, model, errors)
+        self.key = key
+        self.model = model
+        self.errors = errors
+
+    def __str__(self) -> str:
+        return (
+            f"the answer to {self.key!r} does not fit {self.model} ({self.errors} errors); "
+            "it stays recorded. Ask again under another key"
+        )
 
 
 class InvalidTtlError(TaskError):

@@ -67,6 +67,7 @@ MADE: list[MCPTasksError] = [
     errors.QuotaExceededError(100),
     errors.InvalidValueError("the result", "too large"),
     errors.VariablesTooLargeError(20, 10),
+    errors.InvalidAnswerError("q", "Name", 2),
     errors.InvalidTtlError(-1.0, 1000.0),
     errors.InvalidCursorError(),
     errors.QuestionKeyError("q"),
