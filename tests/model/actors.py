@@ -98,7 +98,8 @@ class Actors:
 
     def note(self, w: int, t: int, n: int) -> Actor:
         """Write a task down on the sheet of `w`; false if that shows that `w` was taken over."""
-        yield ("lock", w)
+        if not self.is_wrong("sheet_unlocked"):
+            yield ("lock", w)
         return (yield from self._write_sheet(w, (t, n)))
 
     def trim(self, w: int) -> Actor:

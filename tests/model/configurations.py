@@ -33,6 +33,17 @@ QUICK = (
     _rerun(name="drain-cancel", body="hang", drains=(0,), cancels=_CANCEL),
     _rerun(name="cancel-hang", body="hang", cancels=_CANCEL),
     _rerun(name="cancel-plain", cancels=_CANCEL),
+    # --- run sheets in blocks, with what is over trimmed -----------------------------------------
+    _rerun(name="blocks", creates=((0, 0), (0, 1)), room=1),
+    _rerun(
+        name="blocks-trim",
+        creates=((0, 0), (0, 1)),
+        room=1,
+        trims=True,
+        lost=1,
+        unsure=("sheet",),
+    ),
+    _resume(name="park-trim", body="park", answers=_ANSWER, trims=True),
     # --- questions -------------------------------------------------------------------------------
     _resume(name="wait", body="wait", answers=_ANSWER),
     _resume(name="park", body="park", answers=_ANSWER),
@@ -66,6 +77,7 @@ LONG = (
     _resume(name="drain-wait", body="wait", drains=(0,), answers=_ANSWER),
     _rerun(name="cancel-hang-lapse", body="hang", cancels=_CANCEL, lapses=1),
     _rerun(name="cancel-lapse", cancels=_CANCEL, kills=0, lapses=1),
+    _rerun(name="trim-lapse", trims=True, kills=0, lapses=1),
     _resume(name="wait-lapse", body="wait", answers=_ANSWER, lapses=1),
     _resume(name="wait-cancel", body="wait", answers=_ANSWER, cancels=_CANCEL),
     _resume(name="park-lapse", body="park", answers=_ANSWER, lapses=1),

@@ -262,7 +262,10 @@ class Machine:
         if is_plain and found is not None and found.version == version:
             version = 1
             state = replaced(state, SHEETS, put(state[SHEETS], key, entries))
-        return self.with_process(state, p, state[PROCESSES][p].noting(w, number, version, entries))
+        process: Process = state[PROCESSES][p]
+        forgets = not c.is_wrong("trim_drops_again")
+        noting = process.noting(w, number, version, entries, forgets=forgets)
+        return self.with_process(state, p, noting)
 
     def _stopped(self, state: State, p: int, w: int, t: int, n: int) -> tuple[str, State]:
         """Stop a body. One that had begun may go on all the same, for it may not listen."""
@@ -341,10 +344,11 @@ class Machine:
             return [(None, replaced(state, part, put(state[part], key, None)))]
         return [(None, replaced(state, part, delete(state[part], key)))]
 
-    @staticmethod
-    def _entries(state: State, d: int) -> tuple[tuple[int, int], ...]:
+    def _entries(self, state: State, d: int) -> tuple[tuple[int, int], ...]:
         """Return what lies on the sheets of `d`."""
-        found = (item[1].value for item in state[SHEETS] if item[0][1] == d)
+        blocks = 1 if self.configuration.is_wrong("one_block_taken") else len(state[SHEETS])
+        sheets = (item for item in state[SHEETS] if item[0][1] == d)
+        found = (sheet.value for (_, _, block), sheet in sheets if block < blocks)
         return tuple(sorted(entry for entries in found for entry in entries))
 
     def _swap(

@@ -44,6 +44,7 @@ TALK = replace(WAIT, body="talk", cancels=((1, 0),), kills=0)
 DRAIN = Configuration(name="drain", mode="rerun", body="step", drains=(0,), kills=0)
 QUOTA = Configuration(name="quota", creates=((0, 0), (1, 1)), limit=1, kills=0)
 IN_TURN = replace(QUOTA, in_turn=True)
+BLOCKS = replace(RERUN, creates=((0, 0), (0, 1)), room=1)
 
 
 MISTAKES = {
@@ -134,6 +135,16 @@ MISTAKES = {
     "sweep_blind": Mistake(
         "a clean-up removes what lies there, not only what it saw expired",
         replace(IN_TURN, body="hang", ages=(0,), creates=((0, 0), (1, 1), (1, 2))),
+    ),
+    # --- run sheets in blocks --------------------------------------------------------------------
+    "sheet_unlocked": Mistake(
+        "two coroutines write one block: the second starts anew from what it knows, and loses one",
+        BLOCKS,
+    ),
+    "one_block_taken": Mistake("a takeover looks at the first block alone", BLOCKS),
+    "trim_drops_again": Mistake(
+        "a task that its worker claims again is still over on its sheet, and trimmed",
+        replace(PARK, trims=True),
     ),
     # --- losing a worker -------------------------------------------------------------------------
     "handback_ignores_cancel": Mistake(

@@ -100,12 +100,28 @@ class Process(NamedTuple):
         return len(blocks), 0, frozenset() if entry is None else frozenset({entry})
 
     def noting(
-        self, w: int, number: int, version: int, entries: frozenset[tuple[int, int]]
+        self,
+        w: int,
+        number: int,
+        version: int,
+        entries: frozenset[tuple[int, int]],
+        *,
+        forgets: bool = True,
     ) -> Process:
-        """Return it with a block as it was just written."""
+        """Return it with a block as it was just written.
+
+        Args:
+            w: Whose.
+            number: Which block.
+            version: It has now.
+            entries: It holds.
+            forgets: A task that is there for another attempt is not over any more.
+        """
         blocks = [*self.blocks(w)]
         old = blocks[number] if number < len(blocks) else Block()
-        over = frozenset(t for t, n in entries if t in old.over and (t, n) in old.entries)
+        over = frozenset(
+            t for t, n in entries if t in old.over and ((t, n) in old.entries or not forgets)
+        )
         blocks[number : number + 1] = [Block(version, entries, over)]
         return self.with_blocks(w, tuple(blocks))
 
