@@ -35,6 +35,7 @@ from mcp_tasks import (
     open_backend,
     reconnecting_http,
 )
+from mcp_tasks.client.handle import tool_result
 from mcp_tasks.storage.memory import MemoryBackend
 from mcp_tasks.store import LOCAL
 
@@ -240,10 +241,10 @@ async def from_a_server() -> list[str]:
 
 
 async def from_a_low_level_server() -> list[str]:
-    """Call a handler that raises."""
+    """Call a handler that raises, and one that returns nothing."""
 
     async def handler(ctx: Any, params: Any) -> CallToolResult:
-        return await breaks()
+        return await (breaks() if params.name == "breaks" else forgets())
 
     low: Server[Any] = Server("low", on_call_tool=handler)
     tasks = Tasks.install(low, "memory://", signals=False)
@@ -253,8 +254,19 @@ async def from_a_low_level_server() -> list[str]:
         assert task is not None
         raise ValueError("no")
 
+    @tasks.task()
+    async def forgets() -> Any:
+        return None
+
     async with Client(low, extensions=[TasksClient()]) as client:
-        return [await call(client, "breaks")]
+        return [await call(client, "breaks"), await call(client, "forgets")]
+
+
+def from_another_server() -> list[str]:
+    """Read the result of a task from a server that keeps anything there."""
+    with pytest.raises(MCPError) as caught:
+        tool_result({})
+    return [str(caught.value)]
 
 
 async def from_a_rule_for_owners() -> list[str]:

@@ -23,6 +23,7 @@ from mcp_types import (
     CallToolResult,
     ElicitRequestParams,
     ElicitResult,
+    EmptyResult,
     ListToolsResult,
     TextContent,
     Tool,
@@ -152,6 +153,64 @@ async def test_an_exception_on_a_low_level_server_fails_the_task(serve: Serve) -
         assert "secret" not in str(task)
         task = await wire.outcome(await wire.create("greet", {"how": "error"}))
         assert task["error"] == {"code": -32050, "message": "not today"}
+
+
+@pytest.mark.requirement("T-086")
+@pytest.mark.parametrize(
+    ("returned", "problem"),
+    [
+        (None, "a value of type NoneType"),
+        ([], "a value of type list"),
+        ("text", "a value of type str"),
+        ({}, "content: Field required"),
+        (EmptyResult(), "content: Field required"),
+        ({"content": [], "resultType": 5}, "resultType"),
+        ({"content": [], "resultType": "task", "taskId": "x"}, "resultType is 'task'"),
+        ({"resultType": "input_required", "inputRequests": 5}, "inputRequests: "),
+    ],
+    ids=repr,
+)
+async def test_what_is_no_result_fails_the_task_and_says_why(
+    serve: Serve, returned: Any, problem: str
+) -> None:
+    """A low-level handler may return anything, and its client must not be the one to find out."""
+
+    async def call(*_: Any) -> Any:
+        return await odd()
+
+    server: Server[Any] = Server("odd", on_call_tool=call)
+    tasks = Tasks.install(server, "memory://", signals=False)
+
+    @tasks.task()
+    async def odd() -> Any:
+        return returned
+
+    async with serve(server) as wire:
+        task = await wire.outcome(await wire.create("odd"))
+
+    assert (task["status"], task["error"]["code"]) == ("failed", -32603)
+    text = task["error"]["message"]
+    assert text.startswith("the handler of the tool returned no CallToolResult: ")
+    assert problem in text
+
+
+async def test_a_result_may_be_a_dictionary(serve: Serve) -> None:
+    """As low-level handlers may return one; what the SDK does not know of is kept."""
+
+    async def call(*_: Any) -> Any:
+        return await plain()
+
+    server: Server[Any] = Server("plain", on_call_tool=call)
+    tasks = Tasks.install(server, "memory://", signals=False)
+
+    @tasks.task()
+    async def plain() -> Any:
+        return {"content": [], "own": 1}
+
+    async with serve(server) as wire:
+        task = await wire.outcome(await wire.create("plain"))
+
+    assert task["result"] == {"content": [], "own": 1, "resultType": "complete"}
 
 
 def test_installing_twice_is_refused() -> None:

@@ -221,7 +221,7 @@ class TaskHandle:
 
 def _outcome(final: TaskSnapshot) -> CallToolResult:
     if final.status is TaskStatus.COMPLETED:
-        return _tool_result(final.result or {})
+        return tool_result(final.result or {})
     if final.status is TaskStatus.CANCELLED:
         raise TaskCancelledError(final.task_id, final.message)
     if final.error is None:
@@ -231,7 +231,7 @@ def _outcome(final: TaskSnapshot) -> CallToolResult:
     raise MCPError.from_error_data(final.error)
 
 
-def _tool_result(result: Mapping[str, Any]) -> CallToolResult:
+def tool_result(result: Mapping[str, Any]) -> CallToolResult:
     """Read what a completed task has for a result. Servers of others may keep anything there.
 
     Raises:

@@ -9,7 +9,7 @@ and other messages to the client are dropped.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 from mcp.server.connection import Connection
@@ -18,7 +18,9 @@ from mcp.server.session import ServerSession
 from mcp.shared.exceptions import MCPError
 from mcp.shared.transport_context import TransportContext
 from mcp_types import (
+    INTERNAL_ERROR,
     CallToolRequestParams,
+    CallToolResult,
     ClientCapabilities,
     Implementation,
     InputRequiredResult,
@@ -192,11 +194,18 @@ def _params(
 
 
 def _input_required(result: HandlerResult) -> InputRequiredResult | None:
-    """Return what a round of input asks for, or `None` for a result."""
+    """Return what a round of input asks for, or `None` for a result.
+
+    Raises:
+        MCPError: It says that it asks, and does not say what.
+    """
     if isinstance(result, InputRequiredResult):
         return result
     if isinstance(result, dict) and result.get("resultType") == "input_required":
-        return InputRequiredResult.model_validate(result, by_name=False)
+        try:
+            return InputRequiredResult.model_validate(result, by_name=False)
+        except ValidationError as error:
+            raise _no_result(_problem(error)) from error
     return None
 
 
@@ -233,10 +242,36 @@ async def _next_params(
     return _params(params.name, run.arguments, answers, required.request_state)
 
 
-def _wire(result: HandlerResult) -> dict[str, Any]:
-    """Make the JSON of a result. Spec: 2026-07-28 tasks, T-086."""
+def _wire(result: object) -> dict[str, Any]:
+    """Make the JSON of a result. Spec: 2026-07-28 tasks, T-086.
+
+    Raises:
+        MCPError: It is no result of a tool; a handler of a low-level server may return anything.
+    """
     if isinstance(result, BaseModel):
-        return result.model_dump(by_alias=True, mode="json", exclude_none=True)
-    wire = dict(result or {})
-    wire.setdefault("resultType", "complete")
+        wire = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+        if isinstance(result, CallToolResult):
+            return wire
+    elif isinstance(result, dict):
+        wire = {"resultType": "complete", **cast("dict[str, Any]", result)}
+    else:
+        raise _no_result(f"a value of type {type(result).__name__}")
+    try:
+        read = CallToolResult.model_validate(wire, by_name=False)
+    except ValidationError as error:
+        raise _no_result(_problem(error)) from error
+    if read.result_type != "complete":
+        raise _no_result(f"resultType is {read.result_type!r}")
     return wire
+
+
+def _no_result(problem: str) -> MCPError:
+    return MCPError(
+        INTERNAL_ERROR, f"the handler of the tool returned no CallToolResult: {problem}"
+    )
+
+
+def _problem(error: ValidationError) -> str:
+    """Say what is wrong first, and where, without the value."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
