@@ -22,6 +22,7 @@ from mcp_tasks.errors import (
     StorageReadOnlyError,
     StorageUnavailableError,
 )
+from mcp_tasks.storage.base import Checkable, Initializable
 from mcp_tasks.storage.sqlite import SqliteBackend
 from mcp_tasks.storage.sqlite.file import open_writer
 
@@ -50,6 +51,20 @@ async def test_a_read_alone_makes_the_file(path: Path) -> None:
     backend = SqliteBackend(path)
 
     assert not (await backend.list_by_prefix("ada:")).records
+    await backend.close()
+
+
+async def test_only_setting_up_makes_the_file(path: Path) -> None:
+    """A look at what is not there is no use of it, and setting up says what it did."""
+    backend = SqliteBackend(path)
+
+    assert isinstance(backend, Initializable)
+    assert isinstance(backend, Checkable)
+    assert await backend.check() == []
+    assert not path.exists()
+    assert await backend.initialize() == [f"Made the file {str(path)!r}"]
+    assert await backend.initialize() == []
+    assert await backend.check() == []
     await backend.close()
 
 
@@ -180,6 +195,7 @@ def test_lock_files_have_a_place_beside_the_file(path: Path) -> None:
 _TRY_TO_WRITE = """
 import asyncio, os, sys
 from mcp_tasks.errors import StorageError
+from mcp_tasks.storage.base import Checkable, Initializable
 from mcp_tasks.storage.sqlite import SqliteBackend
 from mcp_tasks.storage.sqlite.file import open_writer
 if os.getuid() == 0:

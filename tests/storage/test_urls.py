@@ -153,11 +153,6 @@ def test_every_scheme_is_among_the_known_ones() -> None:
         ("[::1", "an address of IPv6 stands in brackets"),
         ("db,,db", "one of its hosts is empty"),
         ("d\u2105b", "its host is no name and no address"),
-        ("hunter2@db", "are percent-encoded"),
-        ("hunter2/3@db", "are percent-encoded"),
-        ("hunter2?4@db", "are percent-encoded"),
-        ("hunter2#5@db", "are percent-encoded"),
-        ("hunter2]6@db", "are percent-encoded"),
     ],
 )
 def test_the_wrong_part_of_an_address_is_named(url: str, form: str, host: str, part: str) -> None:
@@ -170,6 +165,24 @@ def test_the_wrong_part_of_an_address_is_named(url: str, form: str, host: str, p
     assert said.endswith(f"its form is {form}")
     assert "hunter2" not in said
     assert "notaport" not in said
+
+
+@pytest.mark.parametrize("sign", "/?#@[]")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://ada:hunter{}2@db/0",
+        "redis+sentinel://ada:hunter{}2@db/service",
+        "redis+cluster://ada:hunter{}2@db",
+        "postgresql://ada:hunter{}2@db/tasks",
+    ],
+)
+def test_a_password_that_is_not_encoded_is_not_taken_for_an_address(url: str, sign: str) -> None:
+    """Its parts would be tried as hosts and ports, and logged as such."""
+    with pytest.raises(ConfigurationError, match="are percent-encoded, '/' as %2F") as caught:
+        open_backend(url.format(sign))
+
+    assert "hunter" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
