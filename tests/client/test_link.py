@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
+from mcp.client import Client
+from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_PARAMS, REQUEST_TIMEOUT
+from mcp_types import (
+    CONNECTION_CLOSED,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    REQUEST_TIMEOUT,
+    ElicitResult,
+)
 
-from mcp_tasks.client import TaskHandle, TaskUnreachableError
+from mcp_tasks.client import TaskHandle, TasksClient, TaskUnreachableError
 from mcp_tasks.client.wire import Acknowledgement, DetailedTask
 
 
@@ -190,6 +199,119 @@ async def test_a_result_that_is_none_is_a_mistake_of_the_server(
     text = str(caught.value)
     assert text.startswith("the task is completed, but its result is not the result of a tool (")
     assert problem in text
+
+
+class LiteralSession(ScriptedSession):
+    """Answers with JSON, which is read as the SDK's session reads it, and puts questions aside.
+
+    Attributes:
+        dialogs: The keys of the questions that are with the app.
+        most: How many there were at once.
+    """
+
+    def __init__(self, **answer: Any) -> None:
+        super().__init__(task())
+        now = "2026-08-01T00:00:00Z"
+        self.answer: dict[str, Any] = {"taskId": "01m8", "status": "working", "createdAt": now}
+        self.answer |= {"lastUpdatedAt": now, **answer}
+        self.dialogs: list[str] = []
+        self.most = 0
+        self.turn = anyio.Semaphore(0)
+
+    async def send_request(self, request: Any, result_type: type[Result], **_: Any) -> Result:
+        """Take one request."""
+        self.sent.append((request.method, anyio.current_time()))
+        await anyio.lowlevel.checkpoint()
+        if request.method == "tasks/update":
+            for key in request.params.input_responses:
+                del self.answer["inputRequests"][key]
+            if not self.answer["inputRequests"]:
+                self.answer |= {"status": "completed", "result": {"content": []}}
+            return Acknowledgement()
+        return result_type.model_validate(self.answer, by_name=False)
+
+    async def dispatch_input_request(self, context: Any, request: Any) -> ElicitResult:
+        """Open a dialog, until the test lets one go."""
+        self.dialogs.append(context.request_id)
+        self.most = max(self.most, len(self.dialogs))
+        await self.turn.acquire()
+        self.dialogs.remove(context.request_id)
+        return ElicitResult(action="decline")
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ({"status": "zombie"}, "status: Input should be"),
+        ({"createdAt": "soon"}, "createdAt: Input should be a valid datetime"),
+        ({"taskId": None}, "taskId: Input should be a valid string"),
+        ({"pollIntervalMs": "often"}, "pollIntervalMs: Input should be a valid integer"),
+        ({"inputRequests": [1]}, "inputRequests: Input should be a valid dictionary"),
+    ],
+)
+async def test_an_answer_that_is_none_is_an_error_at_once(
+    answer: dict[str, Any], problem: str
+) -> None:
+    """It does not get better by asking again, and is no error of pydantic's for the app."""
+    session = LiteralSession(**answer)
+
+    with anyio.fail_after(5), pytest.raises(MCPError) as caught:
+        await handle(session).result()
+
+    assert caught.value.code == INTERNAL_ERROR
+    assert str(caught.value).startswith(
+        "the server's answer about the task is not what the Tasks extension says ("
+    )
+    assert problem in str(caught.value)
+    assert len(session.sent) == 1
+
+
+async def test_a_task_that_is_announced_in_no_form_is_an_error_of_the_call() -> None:
+    """The SDK reads the answer to a call, before this library sees it."""
+
+    async def handler(_context: Any, _params: Any) -> Any:
+        return {"resultType": "task", "taskId": "01m8", "status": "zombie"}
+
+    server: Server[Any] = Server("bad", on_call_tool=handler)
+    async with Client(server, extensions=[TasksClient()]) as client:
+        with anyio.fail_after(5), pytest.raises(MCPError, match="not what the Tasks extension"):
+            await client.call_tool("x", {})
+
+
+@pytest.mark.parametrize("milliseconds", [10**30, -(10**30)])
+async def test_a_time_beyond_all_calendars_is_a_long_one(milliseconds: int) -> None:
+    """Numbers of the server do not end a call."""
+    session = LiteralSession(ttlMs=milliseconds, pollIntervalMs=milliseconds)
+
+    seen = await handle(session).poll()
+
+    longest = timedelta(days=36_500) if milliseconds > 0 else timedelta(0)
+    assert (seen.ttl, seen.poll_interval) == (longest, longest)
+    assert seen.created_at + longest > datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def test_an_app_has_a_bounded_number_of_dialogs() -> None:
+    """A server that asks thousands of questions at once must not bury a person in them."""
+    question: dict[str, Any] = {
+        "method": "elicitation/create",
+        "params": {"message": "?", "requestedSchema": {"type": "object", "properties": {}}},
+    }
+    session = LiteralSession(
+        status="input_required",
+        pollIntervalMs=1,
+        inputRequests={str(number): question for number in range(150)},
+    )
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(handle(session).result)
+            while session.most < 64:
+                await anyio.lowlevel.checkpoint()
+            for _ in range(150):
+                session.turn.release()
+
+    assert session.most == 64
+    assert session.answer["status"] == "completed"
 
 
 async def test_a_failure_that_names_no_error_is_still_one() -> None:

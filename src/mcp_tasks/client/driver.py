@@ -35,6 +35,12 @@ _POLL_INTERVAL: Final = 1.0
 _SHORTEST_INTERVAL: Final = 0.02
 """A server that says 0 is not polled without a pause."""
 
+_LONGEST_INTERVAL: Final = 3600.0
+"""A server that says a year is asked before."""
+
+_MOST_DIALOGS: Final = 64
+"""How many questions of one task are with the app at once; the others wait their turn."""
+
 
 class Driver:
     """What one client knows of one task while it follows it.
@@ -93,7 +99,7 @@ class Driver:
         """Wait until the next poll is due: the task's interval, or until an answer was sent."""
         wanted = seen.poll_interval
         seconds = _POLL_INTERVAL if wanted is None else wanted.total_seconds()
-        with anyio.move_on_after(max(seconds, _SHORTEST_INTERVAL)):
+        with anyio.move_on_after(min(max(seconds, _SHORTEST_INTERVAL), _LONGEST_INTERVAL)):
             await self._poll_now.wait()
         self._poll_now = anyio.Event()
 
@@ -119,6 +125,7 @@ class Driver:
 
     async def _follow(self, group: TaskGroup, failures: list[Exception]) -> TaskSnapshot:
         asked: set[str] = set()
+        dialogs: set[str] = set()
 
         async def put(key: str, question: Mapping[str, Any]) -> None:
             try:
@@ -127,14 +134,17 @@ class Driver:
             except Exception as error:  # noqa: BLE001 - raised by `finish`, outside of the group
                 failures.append(error)
                 group.cancel_scope.cancel()
+            finally:
+                dialogs.discard(key)
 
         while True:
             seen = await self.poll()
             if seen.is_terminal:
                 return seen
             for key, question in self.open_questions(seen).items():
-                if key not in asked:
+                if key not in asked and len(dialogs) < _MOST_DIALOGS:
                     asked.add(key)
+                    dialogs.add(key)
                     group.start_soon(put, key, question)
             await self.pause(seen)
 

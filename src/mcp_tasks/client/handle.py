@@ -15,6 +15,7 @@ from mcp_tasks.client.driver import Driver
 from mcp_tasks.client.errors import InvalidHandleError, TaskCancelledError
 from mcp_tasks.client.link import TaskLink
 from mcp_tasks.client.snapshot import TaskSnapshot
+from mcp_tasks.client.wire import first_problem
 from mcp_tasks.clock import SystemClock
 from mcp_tasks.domain.status import TaskStatus
 
@@ -146,7 +147,8 @@ class TaskHandle:
         """Read the task once.
 
         Raises:
-            MCPError: The server does not know the task, or it is gone.
+            MCPError: The server does not know the task, or it is gone, or the answer is none that
+                the Tasks extension has.
             TaskUnreachableError: The server did not answer for too long.
         """
         return await self._driver.poll()
@@ -174,7 +176,7 @@ class TaskHandle:
 
         Raises:
             MCPError: The task failed, the server does not know it, a question found nobody to
-                answer it, or what the server has for a result is none.
+                answer it, or what the server answers is no task or no result of one.
             TaskCancelledError: The task was cancelled.
             TaskUnreachableError: The server did not answer for too long. The task may still run.
         """
@@ -241,8 +243,7 @@ def tool_result(result: Mapping[str, Any]) -> CallToolResult:
     try:
         read = CallToolResult.model_validate(result, by_name=False)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        problem = first_problem(error)
     else:
         if read.result_type == "complete":
             return read

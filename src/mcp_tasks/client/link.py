@@ -17,6 +17,7 @@ from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, REQUEST_TIMEOUT
 from mcp_tasks.client.errors import TaskUnreachableError
 from mcp_tasks.client.wire import (
     Acknowledgement,
+    BadAnswerError,
     CancelTaskRequest,
     DetailedTask,
     GetTaskRequest,
@@ -65,7 +66,8 @@ class TaskLink:
         """Read the task.
 
         Raises:
-            MCPError: The server refused: the task is unknown to it, or gone.
+            MCPError: The server refused: the task is unknown to it, or gone. Or its answer has not
+                the form of one.
             TaskUnreachableError: The server did not answer for too long.
         """
         return await self._send(
@@ -106,9 +108,10 @@ def _is_passing(error: MCPError) -> bool:
     """Tell a server that could not answer from one that did.
 
     An internal error counts as the former: the task's database may be away for a moment, and a
-    proxy's error page looks the same.
+    proxy's error page looks the same. An answer that has not the form of one does not.
     """
-    return error.code in {CONNECTION_CLOSED, REQUEST_TIMEOUT, INTERNAL_ERROR}
+    passing = {CONNECTION_CLOSED, REQUEST_TIMEOUT, INTERNAL_ERROR}
+    return error.code in passing and not isinstance(error, BadAnswerError)
 
 
 def _is_closed(error: MCPError) -> bool:

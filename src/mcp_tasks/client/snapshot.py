@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mcp_tasks.client.wire import DetailedTask
 from mcp_tasks.domain.status import TaskStatus
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from mcp_types import ErrorData
 
     from mcp_tasks.client.wire import TaskFields
+
+
+_LONGEST: Final = timedelta(days=36_500)
+"""What a longer duration is read as: a `timedelta`, and a date that it is added to, have an end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +74,19 @@ def snapshot(task: TaskFields) -> TaskSnapshot:
         ttl=_duration(task.ttl_ms),
         poll_interval=_duration(task.poll_interval_ms),
         questions=detailed.input_requests if detailed else {},
-        variables=(task.meta or {}).get(VARIABLES) or {},
+        variables=_variables(task.meta),
         result=detailed.result if detailed else None,
         error=detailed.error if detailed else None,
     )
 
 
+def _variables(meta: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    found: Any = (meta or {}).get(VARIABLES)
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
 def _duration(milliseconds: int | None) -> timedelta | None:
-    return None if milliseconds is None else timedelta(milliseconds=milliseconds)
+    if milliseconds is None:
+        return None
+    longest = _LONGEST // timedelta(milliseconds=1)
+    return timedelta(milliseconds=max(0, min(milliseconds, longest)))

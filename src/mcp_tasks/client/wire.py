@@ -7,16 +7,43 @@ Spec: 2026-07-28 tasks, T-015, T-023, T-033 to T-040, T-073.
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from mcp_types import ErrorData, Request, RequestParams, Result
-from pydantic import Field
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR, ErrorData, Request, RequestParams, Result
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 
 Status = Literal["working", "input_required", "completed", "failed", "cancelled"]
 
 
-class TaskFields(Result):
+class BadAnswerError(MCPError):
+    """What the server answered has not the form that the extension gives it."""
+
+
+class Answer(Result):
+    """What a server answers. In any other form it is an error of the call, not one of pydantic."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, raw: object, read: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return read(raw)
+        except ValidationError as error:
+            raise BadAnswerError(
+                INTERNAL_ERROR,
+                "the server's answer about the task is not what the Tasks extension says "
+                f"({first_problem(error)}); a mistake of the server",
+            ) from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """Say where and why a value was refused, without the value."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+class TaskFields(Answer):
     """What every message about a task carries."""
 
     task_id: str
@@ -42,7 +69,7 @@ class DetailedTask(TaskFields):
     input_requests: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
 
 
-class Acknowledgement(Result):
+class Acknowledgement(Answer):
     """The answer to `tasks/update` and `tasks/cancel`: nothing but that it was taken."""
 
 
