@@ -30,7 +30,7 @@ KINDS: list[tuple[str, Policy]] = [
 ]
 
 
-async def _begun(job: dict[str, Any]) -> tuple[Scene, asyncio.Event]:
+async def begun(job: dict[str, Any]) -> tuple[Scene, asyncio.Event]:
     """Start a worker; the event says that it should end in order."""
     scene = Scene(job)
     over = asyncio.Event()
@@ -41,14 +41,14 @@ async def _begun(job: dict[str, Any]) -> tuple[Scene, asyncio.Event]:
     return scene, over
 
 
-async def _end(scene: Scene) -> None:
+async def end(scene: Scene) -> None:
     await scene.runner.stop()
     await scene.store.close()
 
 
 async def member(job: dict[str, Any]) -> None:
     """Create some tasks, and answer and cancel whosever they are; run what there is to run."""
-    scene, over = await _begun(job)
+    scene, over = await begun(job)
     dice = random.Random(job["seed"])  # noqa: S311
     if job.get("lacks"):
         scene.lacks = job["lacks"]
@@ -67,7 +67,7 @@ async def member(job: dict[str, Any]) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(dice.uniform(0, 0.01 if left else 0.2)):
                 await over.wait()
-    await _end(scene)
+    await end(scene)
 
 
 async def _ask_somebody(scene: Scene, dice: random.Random) -> None:
@@ -84,26 +84,27 @@ async def _ask_somebody(scene: Scene, dice: random.Random) -> None:
 
 async def holder(job: dict[str, Any]) -> None:
     """Run some tasks that never end on their first attempt, and say so."""
-    scene, over = await _begun(job)
+    scene, over = await begun(job)
     for _ in range(job["tasks"]):
         await scene.create("hold", FOR_EVER)
     scene.say("holding", pid=os.getpid())
     await over.wait()
-    await _end(scene)
+    await end(scene)
 
 
 async def helper(job: dict[str, Any]) -> None:
     """Run what there is to run."""
-    scene, over = await _begun(job)
+    scene, over = await begun(job)
     await over.wait()
-    await _end(scene)
+    await end(scene)
 
 
 async def writer(job: dict[str, Any]) -> None:
     """At each SIGUSR1 create tasks that write their record again and again."""
-    scene, over = await _begun(job)
+    scene, over = await begun(job)
     again = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, again.set)
+    scene.say("ready")
     waits = asyncio.create_task(over.wait())
     while not over.is_set():
         asked = asyncio.create_task(again.wait())
@@ -114,4 +115,4 @@ async def writer(job: dict[str, Any]) -> None:
             for _ in range(job["tasks"]):
                 with suppress(MCPTasksError):
                     await scene.create("writes", FOR_EVER)
-    await _end(scene)
+    await end(scene)

@@ -176,7 +176,7 @@ class Scene:
 
     def find_body(self, tool: str) -> Body | None:
         """Return the body of a tool."""
-        act = _TOOLS.get(tool)
+        act = TOOLS.get(tool)
         if act is None or tool == self.lacks:
             return None
 
@@ -253,7 +253,7 @@ async def _steps(scene: Scene, task: TaskContext) -> dict[str, Any]:
     return {"values": values}
 
 
-_TOOLS: dict[str, Callable[[Scene, TaskContext], Awaitable[dict[str, Any]]]] = {
+TOOLS: dict[str, Callable[[Scene, TaskContext], Awaitable[dict[str, Any]]]] = {
     "quick": _quick,
     "work": _work,
     "writes": _writes,

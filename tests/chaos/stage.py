@@ -119,7 +119,7 @@ class Stage:
         """
 
         async def are_alone() -> bool:
-            return len(await self._workers()) <= workers
+            return len(await self.workers()) <= workers
 
         began = time.monotonic()
         while time.monotonic() < began + PATIENCE:
@@ -168,10 +168,11 @@ class Stage:
 
         await asyncio.gather(*(add(task_id, owner) for task_id, owner in owners.items()))
         # Nothing speaks of a worker any more when the last one has ended in order.
-        left = [Fault("", f"left behind: {key}") for key in await self._workers()]
+        left = [Fault("", f"left behind: {key}") for key in await self.workers()]
         return Verdict(judge(evidence) + left, evidence)
 
-    async def _workers(self) -> list[str]:
+    async def workers(self) -> list[str]:
+        """Return the keys of all workers that there are."""
         page = await self.store.backend.list_by_prefix(self.store.keys.workers())
         return [record.key for record in page.records]
 
