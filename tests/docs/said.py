@@ -269,6 +269,17 @@ def from_another_server() -> list[str]:
     return [str(caught.value)]
 
 
+async def from_a_server_of_others() -> list[str]:
+    """Announce a task in a form that none has."""
+
+    async def handler(ctx: Any, params: Any) -> Any:
+        return {"resultType": "task", "taskId": 5}
+
+    low: Server[Any] = Server("low", on_call_tool=handler)
+    async with Client(low, extensions=[TasksClient()]) as client:
+        return [await call(client, "breaks")]
+
+
 async def from_a_rule_for_owners() -> list[str]:
     """Let it name one that others share."""
     mcp: MCPServer[Any] = MCPServer("tenants", log_level="CRITICAL")
