@@ -154,7 +154,7 @@ async def test_a_slot_is_free_again_after_a_body_was_cut_off(shared: Stand) -> N
     gate.set()
     await asyncio.sleep(0.05)
 
-    await shared.until(lambda: runner._busy == 0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    await shared.until(lambda: runner._slots.taken == 0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_blocking_tool_in_a_thread_is_let_go(stand: Stand) -> None:

@@ -149,13 +149,13 @@ async def test_a_consumer_that_gives_up_gives_its_slot_back(
     await alone.until(lambda: not runner.has_slot)
     second = asyncio.create_task(runner.run_task("ada", ids[1]))
     await asyncio.sleep(0)
-    free_slot = runner._free_slot
+    give_back = runner._slots.give_back
 
     def free_and_cancel() -> None:
-        free_slot()
+        give_back()
         second.cancel()
 
-    monkeypatch.setattr(runner, "_free_slot", free_and_cancel)
+    monkeypatch.setattr(runner._slots, "give_back", free_and_cancel)
     gate.set()
     await first
     await asyncio.wait([second])

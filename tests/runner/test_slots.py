@@ -59,7 +59,7 @@ async def test_no_more_bodies_run_than_there_are_slots(stand: Stand) -> None:
         await stand.value(task_id)
 
     assert meter.most == 5
-    await stand.until(lambda: runner._busy == 0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    await stand.until(lambda: runner._slots.taken == 0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_thousand_sleeping_tasks_all_finish(stand: Stand) -> None:
@@ -112,7 +112,7 @@ async def test_a_body_that_waits_for_a_person_takes_no_slot(stand: Stand) -> Non
     await stand.store.answer(stand.owner, waiting, {"who": {"action": "decline"}})
     await stand.value(waiting)
     # The record may say so before the runner has heard that its last write is done.
-    await stand.until(lambda: runner._busy == 0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    await stand.until(lambda: runner._slots.taken == 0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_tool_that_is_missing_here_waits_for_a_worker_that_has_it(shared: Stand) -> None:
@@ -168,4 +168,4 @@ async def test_a_queue_may_deliver_what_does_not_exist(stand: Stand) -> None:
     runner.submit(stand.owner, "0" * 36)
     assert await runner.run_task(stand.owner, "0" * 36) is False
     assert await runner.run_task("nobody", "no id") is False
-    await stand.until(lambda: runner._busy == 0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    await stand.until(lambda: runner._slots.taken == 0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

@@ -11,8 +11,7 @@ import asyncio
 import contextvars
 import logging
 import math
-from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CapacityLimiter
 
@@ -35,6 +34,7 @@ from mcp_tasks.runner.config import RunnerConfig
 from mcp_tasks.runner.lookout import Lookout
 from mcp_tasks.runner.loop_watch import Culprit, LoopWatch
 from mcp_tasks.runner.recovery import Reaper
+from mcp_tasks.runner.slots import Slots
 from mcp_tasks.runner.worker import Worker
 from mcp_tasks.storage.keys import Keys
 from mcp_tasks.store.index import waits_for_a_worker
@@ -59,16 +59,7 @@ T = TypeVar("T")
 _log = logging.getLogger("mcp_tasks.runner")
 
 
-_MAX_BACKLOG = 10_000
 _PATIENCE = 5.0
-
-
-class _Waiting(NamedTuple):
-    """A task that waits for a slot here; `go` if somebody waits with it."""
-
-    owner: str
-    task_id: str
-    go: asyncio.Future[None] | None = None
 
 
 class Runner:
@@ -118,8 +109,7 @@ class Runner:
         self._claiming: dict[str, Versioned | None] = {}  # with what is heard of them meanwhile
         self._creating = 0
         self._again: set[tuple[str, str]] = set()
-        self._backlog: deque[_Waiting] = deque()
-        self._busy = 0  # slots that are taken
+        self._slots = Slots(self.config.max_running, self._start_waiting)
         self._left: dict[str, str] = {}  # tasks that may be claimed and do not run; by which worker
         self._unreadable: set[str] = set()
         self._idle = asyncio.Event()
@@ -196,7 +186,7 @@ class Runner:
             self._scan.cancel()
             await asyncio.wait([self._scan])
             self._scan = None
-        self._drop_backlog()
+        self._slots.close()
         await self._wait_idle(seconds)
         for attempt in list(self.attempts.values()):
             attempt.stop(Stop.DRAIN)
@@ -360,7 +350,7 @@ class Runner:
             return await shielded(
                 self.store.create(owner, call, policy=policy, ttl=ttl, poll_interval=poll_interval)
             )
-        self._busy += 1
+        self._slots.take()
         self._creating += 1
         born: asyncio.Future[TaskRecord] = asyncio.get_running_loop().create_future()
 
@@ -420,7 +410,7 @@ class Runner:
             self._creating -= 1
             self._idle.set()
             if attempt is None:
-                self._free_slot()
+                self._slots.give_back()
             if worker.sheet is not None:
                 for task_id in noted:
                     is_left = self._left.get(task_id) == worker.name
@@ -460,10 +450,13 @@ class Runner:
         if task_id in self.attempts or task_id in self._claiming:
             self._again.add((owner, task_id))
         elif self.has_slot:
-            self._busy += 1
-            self.spawn(self._take(owner, task_id))
-        elif len(self._backlog) < _MAX_BACKLOG:  # the others are found as rows
-            self._backlog.append(_Waiting(owner, task_id))
+            self._slots.take()
+            self._start_waiting(owner, task_id)
+        else:
+            self._slots.note(owner, task_id)
+
+    def _start_waiting(self, owner: str, task_id: str) -> None:
+        self.spawn(self._take(owner, task_id))
 
     async def run_task(self, owner: str, task_id: str) -> bool:
         """Run a task here if it waits for a worker, and return when this run has ended.
@@ -474,21 +467,8 @@ class Runner:
         Returns:
             True if the body was run here.
         """
-        if self._draining or self.is_closed:
+        if self._draining or self.is_closed or not await self._slots.wait(owner, task_id):
             return False
-        if self.has_slot:
-            self._busy += 1
-        else:
-            go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._backlog.append(_Waiting(owner, task_id, go))
-            try:
-                await go
-            except asyncio.CancelledError:
-                if go.done() and not go.cancelled():
-                    self._free_slot()  # it came in the same moment
-                if self._draining:
-                    return False
-                raise
         attempt = await self._take(owner, task_id)
         if attempt is None:
             return False
@@ -499,7 +479,7 @@ class Runner:
         """Follow an entry that says that a task waits: claim and start it, if there is a slot."""
         if not self.has_slot or task_id in self.attempts or task_id in self._claiming:
             return None
-        self._busy += 1
+        self._slots.take()
         return self.spawn(self._take(owner, task_id, key))
 
     @property
@@ -521,7 +501,7 @@ class Runner:
     @property
     def has_slot(self) -> bool:
         """True while one more body may run."""
-        return self._busy < self.config.max_running
+        return self._slots.has_free
 
     @property
     def worker(self) -> Worker | None:
@@ -530,28 +510,11 @@ class Runner:
 
     def yield_slot(self) -> None:
         """Note that a body only waits for a person."""
-        self._free_slot()
+        self._slots.give_back()
 
     def take_slot(self) -> None:
         """Note that it goes on. There may be more running than `max_running` for a while."""
-        self._busy += 1
-
-    def _free_slot(self) -> None:
-        self._busy -= 1
-        while self._backlog and self.has_slot and not self._draining:
-            waiting = self._backlog.popleft()
-            if waiting.go is None:
-                self._busy += 1
-                self.spawn(self._take(waiting.owner, waiting.task_id))
-            elif not waiting.go.done():
-                self._busy += 1
-                waiting.go.set_result(None)
-
-    def _drop_backlog(self) -> None:
-        for waiting in self._backlog:
-            if waiting.go is not None:
-                waiting.go.cancel()
-        self._backlog.clear()
+        self._slots.take()
 
     # --- attempts --------------------------------------------------------------------------------
 
@@ -623,7 +586,7 @@ class Runner:
         self._idle.set()
         self._submit_again(attempt.owner, attempt.task_id)
         if not attempt.operations.is_waiting:
-            self._free_slot()
+            self._slots.give_back()
 
     def _submit_again(self, owner: str, task_id: str) -> None:
         wanted = (owner, task_id)
@@ -648,7 +611,7 @@ class Runner:
             or task_id in self.attempts
             or self._left.get(task_id) == worker.name
         ):
-            self._free_slot()
+            self._slots.give_back()
             return None
         self._claiming[task_id] = None
         try:
@@ -673,7 +636,7 @@ class Runner:
             if attempt is None:
                 if worker.sheet is not None and self._left.get(task_id) != worker.name:
                     worker.sheet.drop(task_id)
-                self._free_slot()
+                self._slots.give_back()
                 self._submit_again(owner, task_id)
             self._idle.set()
         if attempt is not None:
