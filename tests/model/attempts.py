@@ -34,7 +34,7 @@ class Attempts(Actors):
         if body == "hang":
             yield ("wait", w, t)
             return become("finish", w, t, n, found, CANCELLED)
-        if body in ("wait", "talk", "park"):
+        if body in ("wait", "talk", "park", "linger"):
             missing = frozenset(range(self.configuration.questions)) - record.answered
             if missing:
                 return become("ask", w, t, n, found, missing)
@@ -50,7 +50,7 @@ class Attempts(Actors):
             if parks and record.cancel:
                 return record._replace(status=CANCELLED, worker=NOBODY, open=NOTHING)
             worker = NOBODY if parks else w
-            still = missing - record.answered
+            still = missing if self.is_wrong("asks_again") else missing - record.answered
             return record._replace(
                 status=ASKING if still else record.status, worker=worker, open=record.open | still
             )
@@ -62,7 +62,25 @@ class Attempts(Actors):
             yield ("moment", "park.after_cas_before_release")
             return become("forget", w, t)
         yield ("moment", "input.after_put_before_wait")
+        if self.configuration.body == "linger":
+            return become("park", w, t, n, written)
         return become("waiting", w, t, n)
+
+    def park(self, w: int, t: int, n: int, found: Found) -> Actor:
+        """Leave a task whose questions were put earlier, unless all are answered by now."""
+
+        def parked(record: Record) -> Record:
+            if record.cancel:
+                return record._replace(status=CANCELLED, worker=NOBODY, open=NOTHING)
+            if not record.open and not self.is_wrong("parks_answered"):
+                return record
+            return record._replace(worker=NOBODY)
+
+        written = yield from self._write(w, t, n, found, parked)
+        if written is not None and written.value.worker == w:
+            return become("finish", w, t, n, written, COMPLETED)
+        yield ("moment", "park.after_cas_before_release")
+        return become("forget", w, t)
 
     def waiting(self, w: int, t: int, n: int) -> Actor:
         """Wait for word, and believe only the record."""
@@ -125,6 +143,8 @@ class Attempts(Actors):
         """Make one write of an attempt, under the fence. Returns what was written, or nothing."""
         while True:
             new = change(found.value)
+            if new == found.value:
+                return found
             got = yield from self.swap(("task", t), found, new, tag=("attempt", w, n), at=at)
             if got == OK:
                 return Found(found.version + 1, new)
@@ -132,8 +152,7 @@ class Attempts(Actors):
             record = as_record(found)
             if record is None or not self._holds(record, w, n):
                 return None
-            if change(record) == record:  # its own, which nobody answered
-                return found
+            # Where nothing is left to change, it is its own write, which nobody answered.
 
     # --- giving a task back ----------------------------------------------------------------------
 

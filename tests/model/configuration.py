@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-Body = Literal["plain", "step", "hang", "wait", "talk", "park"]
+Body = Literal["plain", "step", "hang", "wait", "talk", "park", "linger"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,8 @@ class Configuration:
         mode: What may be done when a worker is lost: nothing, run again, or resume.
         body: `plain` ends at once; `step` records a step first; `hang` runs until it is cancelled;
             `wait` waits for an answer in its process, `talk` does so and then hangs; `park` waits
-            for its answers without a worker.
+            for its answers without a worker; `linger` waits in its process at first, as one does
+            that has something else to do, and then without a worker.
         questions: How many a body asks, at once.
         cancels: Who asks for the end of which task, at any time after it was told the id.
         answers: Who answers which question of which task: (process, task, question).

@@ -19,6 +19,7 @@ _resume = partial(Configuration, mode="resume")
 _BY_A_SERVER = ((2, 0),)
 _CANCEL = ((1, 0),)
 _ANSWER = ((1, 0, 0),)
+_ANSWERS = ((1, 0, 0), (1, 0, 1))
 
 QUICK = (
     # --- one task, created by a worker that runs it ----------------------------------------------
@@ -48,6 +49,9 @@ QUICK = (
     _resume(name="wait", body="wait", answers=_ANSWER),
     _resume(name="park", body="park", answers=_ANSWER),
     _resume(name="talk-cancel", body="talk", answers=_ANSWER, cancels=_CANCEL),
+    _resume(name="questions-wait", body="wait", questions=2, answers=_ANSWERS),
+    _resume(name="questions-park", body="park", questions=2, answers=_ANSWERS),
+    _resume(name="questions-linger", body="linger", questions=2, answers=_ANSWERS),
     # --- one that only serves --------------------------------------------------------------------
     _once(name="server-once", servers=1, creates=_BY_A_SERVER),
     _once(name="server-lapse", servers=1, creates=_BY_A_SERVER, kills=0, lapses=1),
@@ -77,6 +81,14 @@ LONG = (
     _resume(name="drain-wait", body="wait", drains=(0,), answers=_ANSWER),
     _rerun(name="cancel-hang-lapse", body="hang", cancels=_CANCEL, lapses=1),
     _rerun(name="cancel-lapse", cancels=_CANCEL, kills=0, lapses=1),
+    _resume(
+        name="questions-lost-reply",
+        body="wait",
+        questions=2,
+        answers=((1, 0, 0), (0, 0, 1)),
+        lost=1,
+    ),
+    _resume(name="linger-drain", body="linger", answers=_ANSWER, drains=(0,)),
     _rerun(name="trim-lapse", trims=True, kills=0, lapses=1),
     _resume(name="wait-lapse", body="wait", answers=_ANSWER, lapses=1),
     _resume(name="wait-cancel", body="wait", answers=_ANSWER, cancels=_CANCEL),

@@ -136,6 +136,19 @@ MISTAKES = {
         "a clean-up removes what lies there, not only what it saw expired",
         replace(IN_TURN, body="hang", ages=(0,), creates=((0, 0), (1, 1), (1, 2))),
     ),
+    # --- several questions at once ---------------------------------------------------------------
+    "one_answer_frees": Mistake(
+        "a parked task may be claimed after its first answer, though a question is open",
+        replace(PARK, questions=2, answers=((1, 0, 0), (1, 0, 1))),
+    ),
+    "parks_answered": Mistake(
+        "a task is left without a worker though its last answer came before that",
+        replace(PARK, body="linger", kills=0),
+    ),
+    "asks_again": Mistake(
+        "questions whose write was unanswered are put again after a conflict, answered or not",
+        replace(WAIT, kills=0, lost=1, unsure=("task",)),
+    ),
     # --- run sheets in blocks --------------------------------------------------------------------
     "sheet_unlocked": Mistake(
         "two coroutines write one block: the second starts anew from what it knows, and loses one",

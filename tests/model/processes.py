@@ -17,10 +17,12 @@ last one for the roster: 1 when an expired one lies there that nobody sees.
 Thread = tuple[int, str, tuple[Any, ...], tuple[Any, ...]]
 """An actor under way: its process, its name, its arguments, and the answers it got so far."""
 
-HOLDERS = frozenset({"create", "claim", "hand_back", "run", "ask", "waiting", "finish", "forget"})
+HOLDERS = frozenset(
+    {"create", "claim", "hand_back", "run", "ask", "park", "waiting", "finish", "forget"}
+)
 """Actors during which a process lets nothing else begin with the task."""
 
-BUSY = frozenset({"create", "claim", "hand_back", "ask", "finish", "forget", "fence"})
+BUSY = frozenset({"create", "claim", "hand_back", "ask", "park", "finish", "forget", "fence"})
 """Actors that a process which stops waits for."""
 
 BODIES = frozenset({"run", "waiting"})

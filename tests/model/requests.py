@@ -184,8 +184,11 @@ class Requests(Actors):
             if q not in record.open:
                 return  # nobody asked that, or not yet: nothing to keep
             left = record.open - {q}
+            frees = self.is_wrong("one_answer_frees")
             new = record._replace(
-                status=ASKING if left else WORKING, open=left, answered=record.answered | {q}
+                status=ASKING if left and not frees else WORKING,
+                open=left,
+                answered=record.answered | {q},
             )
             if record.worker != NOBODY:
                 got = yield from self._swap_and_tell(p, t, found, new)
@@ -194,7 +197,7 @@ class Requests(Actors):
             else:
                 entry = self.ready(t, record.attempt + 1)
                 is_late = self.is_wrong("answer_marker_after")
-                if not left and not is_late:
+                if (frees or not left) and not is_late:
                     yield put(entry)
                 got = yield from self.swap(
                     ("task", t), found, new, at="notice.after_put_before_cas"

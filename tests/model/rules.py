@@ -95,6 +95,9 @@ class Rules:
         _require(not old.is_over, "a terminal task changed")
         _require(new.cancel or not old.cancel, "a recorded cancel was lost")
         _require(new.answered >= old.answered, "a recorded answer was lost")
+        _require(not new.open & new.answered, "asked again what was answered")
+        is_right = new.is_over or bool(new.open) == (new.status == ASKING)
+        _require(is_right, "a question is open, and it does not wait; or the other way round")
         _require(new.steps >= old.steps, "a recorded step was lost")
         if kind == "attempt":
             text = f"attempt {by} wrote over attempt {(old.worker, old.attempt)} (worker, number)"
