@@ -40,6 +40,7 @@ MADE: list[errors.MCPTasksError] = [
     errors.QuestionKeyError("q"),
     errors.JournalMismatchError("k", "load", "save"),
     errors.IdempotencyKeyError(),
+    errors.OwnerActiveError(3),
     errors.JournalFullError("steps", 10),
     errors.LeaseLostError(2),
     errors.NotDurableError("task.elicit"),

@@ -25,6 +25,7 @@ NAMES = [
     "MCPTasksError",
     "NotDurableError",
     "NotReadyError",
+    "OwnerActiveError",
     "Policy",
     "Principal",
     "QuestionKeyError",

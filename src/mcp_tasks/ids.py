@@ -12,7 +12,7 @@ import os
 import random
 from typing import TYPE_CHECKING
 
-from mcp_tasks.clock import epoch_ms
+from mcp_tasks.clock import epoch_ms, from_epoch_ms
 
 
 if TYPE_CHECKING:
@@ -32,6 +32,14 @@ def new_task_id(now: datetime) -> str:
     ms = epoch_ms(now)
     moment = "".join([_PAIRS[(ms >> shift) & 1023] for shift in (40, 30, 20, 10, 0)])
     return moment + _letters(os.urandom(26))
+
+
+def moment_of(task_id: str) -> datetime:
+    """Return when a task id was made, as its maker's clock had it."""
+    ms = 0
+    for letter in task_id[:10]:
+        ms = ms << 5 | _ALPHABET.index(letter)
+    return from_epoch_ms(ms)
 
 
 def is_task_id(text: str) -> bool:

@@ -74,6 +74,7 @@ MADE: list[MCPTasksError] = [
     errors.QuestionKeyError("q"),
     errors.JournalMismatchError("k", "load", "save"),
     errors.IdempotencyKeyError(),
+    errors.OwnerActiveError(3),
     errors.JournalFullError("entries", 10),
     errors.LeaseLostError(2),
     errors.NotDurableError("asking the client"),

@@ -1,6 +1,7 @@
 """The commands. Each says on its own help page what it does."""
 
 import logging
+import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 from importlib.metadata import version
@@ -12,9 +13,15 @@ import typer
 from rich.console import Console
 
 from mcp_tasks.cli.demo import NothingToShowError, run
-from mcp_tasks.cli.operate import list_tasks, purge_expired, show_task
+from mcp_tasks.cli.operate import (
+    count_tasks,
+    list_tasks,
+    purge_expired,
+    purge_owner,
+    show_task,
+)
 from mcp_tasks.cli.setup import check, initialize
-from mcp_tasks.errors import MCPTasksError
+from mcp_tasks.errors import ConfigurationError, MCPTasksError, OwnerActiveError
 from mcp_tasks.store.config import ANONYMOUS
 
 
@@ -126,9 +133,50 @@ def worker(
 
 
 @app.command()
-def purge(store: Store) -> None:
-    """Remove what has expired, in all namespaces."""
-    _run(partial(purge_expired, store, console=_console()))
+def purge(
+    store: Store,
+    owner: Annotated[
+        str | None, typer.Option(help="Remove everything of this owner instead.")
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option(help="With --owner: whose tasks, as for `list`.")
+    ] = None,
+    cancel: Annotated[  # noqa: FBT002 - typer makes an option of it
+        bool,
+        typer.Option(
+            "--cancel",
+            help="With --owner: cancel tasks that have not ended, and give them half a minute. "
+            "Otherwise they are a reason to remove nothing.",
+        ),
+    ] = False,
+    yes: Annotated[  # noqa: FBT002 - as above
+        bool, typer.Option("--yes", help="With --owner: do not ask.")
+    ] = False,
+) -> None:
+    """Remove what has expired, in all namespaces; or with --owner everything of one owner.
+
+    Exit code 1 if it was not confirmed, or if tasks are left that were created meanwhile.
+    """
+    if owner is None:
+        if namespace is not None or cancel or yes:
+            _fail(ConfigurationError("--namespace, --cancel and --yes go with --owner"))
+        _run(partial(purge_expired, store, console=_console()))
+        return
+    if namespace is None:
+        _fail(ConfigurationError("--owner needs the --namespace in which to remove everything"))
+    found = _run(partial(count_tasks, store, namespace, owner))
+    if found.active and not cancel:
+        _fail(OwnerActiveError(found.active))
+    if not yes:
+        what = f"all of {owner!r} in the namespace {namespace!r}: {found.tasks} tasks"
+        ended = f", {found.active} of them not ended" if found.active else ""
+        if not sys.stdin.isatty():
+            _fail(ConfigurationError(f"say --yes to remove {what}{ended}; nothing was removed"))
+        if not typer.confirm(f"Remove {what}{ended}?"):
+            typer.echo("nothing was removed")
+            raise typer.Exit(1)
+    work = partial(purge_owner, store, namespace, owner, cancel=cancel, console=_console())
+    raise typer.Exit(0 if _run(work) else 1)
 
 
 @app.command()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mcp_tasks.domain.record import TaskRecord
     from mcp_tasks.storage.base import StorageBackend
+    from mcp_tasks.store.purge import Holdings
 
 
 async def list_tasks(url: str, namespace: str, owner: str, *, limit: int, console: Console) -> None:
@@ -71,6 +72,49 @@ async def purge_expired(url: str, *, console: Console) -> None:
     async with _existing(url, "") as store:
         removed = await store.cleanup_expired()
     console.print(f"removed {removed} expired records")
+
+
+async def count_tasks(url: str, namespace: str, owner: str) -> Holdings:
+    """Count what an owner has."""
+    async with _existing(url, namespace) as store:
+        return await store.holdings(owner)
+
+
+async def purge_owner(
+    url: str, namespace: str, owner: str, *, cancel: bool, console: Console
+) -> bool:
+    """Remove everything of an owner, and say what it was.
+
+    Returns:
+        True if nothing is left.
+
+    Raises:
+        OwnerActiveError: There are tasks that have not ended, and `cancel` is false.
+    """
+    async with _existing(url, namespace) as store:
+        purged = await store.purge_owner(owner, cancel=cancel)
+        await store.cleanup_expired()
+    console.print(
+        f"removed {_count(purged.tasks, 'task')} of {owner!r} in the namespace {namespace!r}, "
+        f"{_count(purged.values, 'piece')} of large values, "
+        f"{_count(purged.keys, 'idempotency key')}, "
+        f"{_count(purged.entries, 'other record')}"
+    )
+    if purged.unended:
+        console.print(
+            f"not ended though cancelled: {_count(purged.unended, 'task')}. A worker that still "
+            "runs one can write nothing any more"
+        )
+    if purged.left:
+        console.print(
+            f"left: {_count(purged.left, 'task')}, created meanwhile or written by a newer "
+            "release. Run this again, with that release"
+        )
+    return not purged.left
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 @asynccontextmanager

@@ -108,6 +108,14 @@ class Keys:
         """The prefix of all payload chunks of a task."""
         return f"{self._front}@blobs.{encode(owner)}:{encode(task_id)}."
 
+    def values(self, owner: str) -> str:
+        """The prefix of all payload chunks of an owner."""
+        return f"{self._front}@blobs.{encode(owner)}:"
+
+    def rosters(self, owner: str) -> str:
+        """The prefix of all blocks of an owner's roster."""
+        return f"{self._front}@rosters:{encode(owner)}~"
+
     def roster(self, owner: str, block: int) -> str:
         """Where a block of the ids of an owner's active tasks lies."""
         return f"{self._front}@rosters:{encode(owner)}~{block:03d}"

@@ -60,7 +60,7 @@ _FRESH: Final = timedelta(minutes=1)
 """For how long the task of a use is made by whoever finds it missing."""
 
 
-class _Use(msgspec.Struct, frozen=True, omit_defaults=True):
+class Use(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a key stands for.
 
     Attributes:
@@ -77,7 +77,15 @@ class _Use(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
-_decoder = msgspec.json.Decoder(_Use)
+_decoder = msgspec.json.Decoder(Use)
+
+
+def decode_use(data: bytes) -> Use | None:
+    """Decode what a key stands for; `None` if it is damaged."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.DecodeError:
+        return None
 
 
 def check_key(owner: str, key: Any) -> str:
@@ -156,7 +164,7 @@ class CreationOnce(Creation):
         """
         check_key(owner, key)
         place, arguments = self._place(owner, call.tool, key), _digest(call.arguments)
-        use: _Use | None = None
+        use: Use | None = None
         version = 0  # as if the key were new, which the write finds out
         if self.quota.is_full(owner):
             use, version = await self._use(place)
@@ -164,7 +172,7 @@ class CreationOnce(Creation):
             record = self._new(owner, call, policy, ttl, poll_interval, by)
             if use is None:
                 self._refuse_if_full(owner)
-                use = _Use(record.task_id, arguments, record.created_at, record.ttl)
+                use = Use(record.task_id, arguments, record.created_at, record.ttl)
                 version = await self._set_use(place, use, version)
                 if not version:
                     await back_off(tries)
@@ -193,7 +201,7 @@ class CreationOnce(Creation):
                 use = None
         raise ContentionError(self.config.max_tries)
 
-    async def _again(self, use: _Use, found: Versioned, arguments: str) -> TaskRecord:
+    async def _again(self, use: Use, found: Versioned, arguments: str) -> TaskRecord:
         """Return a task that is there, once it is sure that a worker finds it."""
         _compare(use, arguments)
         record = found.record
@@ -203,17 +211,17 @@ class CreationOnce(Creation):
             self.changes.publish(found)
         return record
 
-    async def _task(self, owner: str, use: _Use) -> Versioned | None:
+    async def _task(self, owner: str, use: Use) -> Versioned | None:
         return await self.find(owner, use.task_id)
 
     def _is_past(self, record: TaskRecord) -> bool:
         return self.clock.now() >= record.deadline
 
-    def _is_fresh(self, use: _Use) -> bool:
+    def _is_fresh(self, use: Use) -> bool:
         """Tell whether the task of a use cannot have been there and be gone again."""
         return abs(self.clock.now() - use.created_at) < min(_FRESH, use.ttl)
 
-    async def _bury(self, owner: str, use: _Use) -> bool:
+    async def _bury(self, owner: str, use: Use) -> bool:
         """Make sure that the task of a use never comes to be. False if it did meanwhile."""
         # When the tombstone goes, the record of a create that slept till then is long expired.
         expires_at = max(
@@ -231,18 +239,18 @@ class CreationOnce(Creation):
         digest = base64.b32encode(hashlib.sha256(text).digest()).decode("ascii")
         return self.keys.use(owner, digest.rstrip("=").lower())
 
-    async def _use(self, place: str) -> tuple[_Use | None, int]:
+    async def _use(self, place: str) -> tuple[Use | None, int]:
         try:
             with translated():
                 found = await self.backend.get(place)
         except RecordNotFoundError:
             return None, 0
-        try:
-            return _decoder.decode(found.data), found.version
-        except msgspec.DecodeError as error:
-            raise RecordFormatError("what its idempotency key stands for is damaged") from error
+        use = decode_use(found.data)
+        if use is None:
+            raise RecordFormatError("what its idempotency key stands for is damaged")
+        return use, found.version
 
-    async def _set_use(self, place: str, use: _Use, version: int) -> int:
+    async def _set_use(self, place: str, use: Use, version: int) -> int:
         """Let a key stand for a task; 0 if somebody was faster."""
         gone_at = self.fitting.blobs_gone_at(use.created_at)
         data = _encoder.encode(use)
@@ -251,7 +259,7 @@ class CreationOnce(Creation):
         return committed or 0
 
 
-def _compare(use: _Use, arguments: str) -> None:
+def _compare(use: Use, arguments: str) -> None:
     if use.arguments != arguments:
         raise IdempotencyKeyError
 

@@ -147,12 +147,10 @@ class Quota:
                 return False
             ids = await self._without_ended(owner, [i for i in block.ids if i not in gone])
             now, config = self._clock.now(), self._config
-            expires_at = (
-                now + config.max_ttl + config.retention if ids else now - timedelta(hours=1)
-            )
+            life = config.max_ttl + config.retention if ids else timedelta(hours=-1)
             key, data = self._keys.roster(owner, number), _encoder.encode(ids)
             version, _ = await swap(
-                self._backend, key, data, block.version, expires_at, config.settle
+                self._backend, key, data, block.version, now + life, config.settle
             )
             if version is not None:
                 self._roster(owner).blocks.pop(number, None)

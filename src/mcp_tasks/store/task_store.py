@@ -34,6 +34,7 @@ from mcp_tasks.store.changes import Versioned
 from mcp_tasks.store.config import ANONYMOUS
 from mcp_tasks.store.listing import Seal, TaskPage
 from mcp_tasks.store.once import CreationOnce
+from mcp_tasks.store.purge import PATIENCE, Purge
 from mcp_tasks.store.writing import translated
 
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from mcp_tasks.domain.record import Payload, TaskRecord
     from mcp_tasks.storage.base import StorageBackend
     from mcp_tasks.store.config import StoreConfig
+    from mcp_tasks.store.purge import Holdings, Purged
 
 
 _log = logging.getLogger("mcp_tasks.store")
@@ -476,6 +478,30 @@ class TaskStore(CreationOnce):
             lambda record, now: transitions.extend(record, now, ttl, max_ttl=self.config.max_ttl),
         )
         return written.record
+
+    async def purge_owner(
+        self, owner: str, *, cancel: bool = False, patience: float = PATIENCE
+    ) -> Purged:
+        """Remove everything of an owner: tasks, what lies beside them, roster, idempotency keys.
+
+        Safe to call again, after a failure too, and beside servers. Tasks that the owner creates
+        meanwhile are left, with all that is theirs.
+
+        Args:
+            owner: Whose.
+            cancel: Cancel tasks that have not ended; otherwise they are a reason to refuse.
+            patience: Seconds to wait for their ends. What has not ended then is removed all the
+                same: a worker that still runs it can write nothing any more.
+
+        Raises:
+            OwnerActiveError: There are tasks that have not ended. Nothing was removed.
+            StoreUnavailableError: The database failed; what is left is removed by another call.
+        """
+        return await Purge(self, owner, self.cancel).run(cancel=cancel, patience=patience)
+
+    async def holdings(self, owner: str) -> Holdings:
+        """Count the tasks of an owner, and those of them that have not ended. Reads all of them."""
+        return await Purge(self, owner, self.cancel).holdings()
 
     async def cleanup_expired(self) -> int:
         """Remove what has expired, as far as the database does not by itself. Returns how much."""
