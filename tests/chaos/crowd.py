@@ -50,10 +50,8 @@ async def member(job: dict[str, Any]) -> None:
     """Create some tasks, and answer and cancel whosever they are; run what there is to run."""
     scene, over = await begun(job)
     dice = random.Random(job["seed"])  # noqa: S311
-    if job.get("lacks"):
-        scene.lacks = job["lacks"]
     left: int = job["creates"]
-    kinds = [(tool, policy) for tool, policy in KINDS if tool != job.get("lacks")]
+    kinds = [(tool, policy) for tool, policy in KINDS if tool != scene.lacks]
     while not over.is_set():
         try:
             if left and dice.random() < 0.8:
@@ -80,6 +78,16 @@ async def _ask_somebody(scene: Scene, dice: random.Random) -> None:
         if record.call.tool == "hold" and not record.is_terminal:
             await scene.cancel(record.task_id)
             return
+
+
+async def starter(job: dict[str, Any]) -> None:
+    """Start many tasks at once, half of which may run again, and run them to their end."""
+    scene, over = await begun(job)
+    for number in range(job["tasks"]):
+        await (scene.create("steps", RESUMABLE) if number % 2 else scene.create("work", ONCE))
+    scene.say("ready")
+    await over.wait()
+    await end(scene)
 
 
 async def holder(job: dict[str, Any]) -> None:

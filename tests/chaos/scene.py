@@ -102,7 +102,8 @@ class Scene:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.name: str = job["name"]
-        self.lacks = ""  # a tool that this process does not have
+        self.lacks: str = job.get("lacks", "")  # a tool that this process does not have
+        self.pace: float = job.get("pace", 0.05)  # seconds that a body takes at the most
         self.acks = Log(job["acks"])
         self.witness = Log(job["witness"])
         if not job.get("locks", True):
@@ -206,7 +207,7 @@ async def _quick(scene: Scene, task: TaskContext) -> dict[str, Any]:
 
 async def _work(scene: Scene, task: TaskContext) -> dict[str, Any]:
     """Take a moment."""
-    await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311
+    await asyncio.sleep(random.uniform(0, scene.pace))  # noqa: S311
     return {}
 
 
@@ -247,7 +248,7 @@ async def _steps(scene: Scene, task: TaskContext) -> dict[str, Any]:
 
     values: list[str] = []
     for name in ("one", "two", "three"):
-        await asyncio.sleep(random.uniform(0, 0.005))  # noqa: S311
+        await asyncio.sleep(random.uniform(0, scene.pace / 3))  # noqa: S311
         values.append(await task.step(name, run, name))
         scene.note(task, "got", step=name, value=values[-1])
     return {"values": values}
