@@ -72,6 +72,23 @@ def test_the_demo_says_which_stores_there_are(folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("store", "says"),
+    [
+        ("memory://", "what memory:// keeps ends with its server, and the demo kills that"),
+        ("redis://127.0.0.1:1", "the task database is not available: Redis: Connection refused"),
+        ("postgresql://127.0.0.1:1/tasks", "the task database is not available: "),
+    ],
+)
+def test_the_demo_refuses_a_store_that_it_cannot_show(folder: Path, store: str, says: str) -> None:
+    """In one line, before anything is started."""
+    done = demo(str(folder), "--store", store)
+
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+
+
 def test_the_demo_refuses_a_folder_with_nothing_to_kill_in_the_middle_of(tmp_path: Path) -> None:
     """Better than a demo that fails its own checks."""
     done = demo(str(tmp_path))

@@ -233,6 +233,25 @@ def test_what_is_no_server_is_said_in_one_line(target: str, says: str) -> None:
     assert done.output.count("\n") == 1
 
 
+def test_a_worker_whose_database_is_away_says_so_in_one_line(tmp_path: Path) -> None:
+    """Where it looked, and what to do."""
+    code = (
+        "from mcp.server import MCPServer\nfrom mcp_tasks import Tasks\n"
+        "mcp = MCPServer('away', log_level='ERROR')\nTasks.install(mcp, 'redis://127.0.0.1:1')\n"
+    )
+    (tmp_path / "away.py").write_text(code)
+
+    command = [sys.executable, "-m", "mcp_tasks.cli", "worker", "away:mcp"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("mcp-tasks: the task database is not available: Redis: Connection")
+    assert "127.0.0.1:1" in said
+    assert said.endswith("or name another store with store=… or MCP_TASKS_STORE.")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("code", "says"),
     [

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import traceback
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -434,6 +436,38 @@ async def test_a_database_that_cannot_work_stops_the_start() -> None:
             pass
 
     assert "there is no table" in "".join(traceback.format_exception(failed.value))
+
+
+@pytest.mark.parametrize("transport", ["stdio", "streamable-http"])
+def test_a_database_that_is_away_is_named_at_the_end_with_what_to_do(
+    tmp_path: Path, transport: str
+) -> None:
+    """Who starts a server reads its last lines, and not the frames of a driver."""
+    (tmp_path / "away.py").write_text(f"""
+from mcp.server import MCPServer
+from mcp_tasks import Tasks
+
+mcp = MCPServer("away", log_level="ERROR")
+Tasks.install(mcp, "redis://ada:secret@127.0.0.1:1/3", signals=False)
+mcp.run({transport!r}, **({{}} if {transport!r} == "stdio" else {{"port": 0}}))
+""")
+
+    done = subprocess.run(
+        [sys.executable, "away.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode != 0
+    assert "not available: Redis: Connection refused" in done.stderr
+    note = (
+        "This server keeps its tasks in RedisBackend(single 127.0.0.1:1/3, prefix='mcp_tasks'), "
+        "namespace 'away'. Start that database, or name another store with store=… or "
+        "MCP_TASKS_STORE."
+    )
+    last = [line.strip(" |") for line in done.stderr.splitlines()]
+    assert note in last[-4:]
+    assert "redis/asyncio" not in done.stderr
+    assert "direct cause" not in done.stderr
+    assert "secret" not in done.stderr
 
 
 async def test_tasks_in_memory_outlive_a_connection_in_process() -> None:

@@ -134,12 +134,12 @@ async def run(folder: Path | None, store: str, console: Console) -> bool:
     """
     place = (folder or Path(sysconfig.get_path("stdlib"))).resolve()
     began = time.monotonic()
-    console.print(f"Counting {place} first, with other code than the tool's …", highlight=False)
-    expected = await anyio.to_thread.run_sync(count, place)
-    if expected.files < _FEWEST:
-        raise NothingToShowError(place, expected.files)
     with tempfile.TemporaryDirectory(prefix="mcp-tasks-demo-", ignore_cleanup_errors=True) as temp:
         async with demo_store(store, Path(temp)) as kept_in:
+            console.print(f"Counting {place} first, with other code than the tool's …")
+            expected = await anyio.to_thread.run_sync(count, place)
+            if expected.files < _FEWEST:
+                raise NothingToShowError(place, expected.files)
             story = await _show(DemoServer(Path(temp), kept_in), place, expected, console)
     return _tell(story, expected, kept_in.words, console, time.monotonic() - began)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio.to_thread
 
 from mcp_tasks.errors import ConfigurationError
-from mcp_tasks.storage.base import Initializable
+from mcp_tasks.storage.base import Checkable, Initializable
 from mcp_tasks.storage.urls import open_backend
 
 
@@ -78,7 +78,14 @@ def _server(name: str) -> ServerProcess:
 async def _set_up(url: str) -> None:
     backend = open_backend(url)
     try:
+        if not backend.capabilities.durable:
+            raise ConfigurationError(
+                f"what {url.partition('://')[0]}:// keeps ends with its server, and the demo kills "
+                "that; nothing was started. Leave --store out, or name a store that lasts"
+            )
         if isinstance(backend, Initializable):
             await backend.initialize()
+        elif isinstance(backend, Checkable):
+            await backend.check()
     finally:
         await backend.close()

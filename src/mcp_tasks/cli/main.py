@@ -227,5 +227,5 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 def _fail(error: Exception) -> NoReturn:
     """Say in one line what went wrong; a wrong word on the command line is no reason for a box."""
-    typer.echo(f"mcp-tasks: {error}", err=True)
+    typer.echo(". ".join([f"mcp-tasks: {error}", *getattr(error, "__notes__", ())]), err=True)
     raise typer.Exit(2)

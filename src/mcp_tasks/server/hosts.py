@@ -22,9 +22,11 @@ import anyio
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR
 
+from mcp_tasks.errors import StorageUnavailableError, StoreUnavailableError
 from mcp_tasks.runner import Runner
 from mcp_tasks.server.execution import Execution
 from mcp_tasks.server.owners import is_local
+from mcp_tasks.server.places import ENVIRONMENT
 from mcp_tasks.server.shutdown import TermSignal
 from mcp_tasks.storage.base import Checkable
 
@@ -181,6 +183,18 @@ async def _look_at(backend: StorageBackend) -> None:
             _log.warning("%s", warning)
 
 
+def _named(error: Exception, place: Place) -> Exception:
+    """Return it for whoever starts a server: where it is, what to do, and no frames of ours."""
+    _log.debug("the database cannot be reached", exc_info=error)
+    if isinstance(error.__cause__, StorageUnavailableError):
+        error = error.__cause__
+    error.add_note(
+        f"This server keeps its tasks in {place}. Start that database, or name another store with "
+        f"store=… or {ENVIRONMENT}."
+    )
+    return error.with_traceback(None)
+
+
 class _Life:
     """One host, in its own task, for as long as there are entries."""
 
@@ -212,8 +226,11 @@ class _Life:
         _log.info("tasks are kept in %s", place)
         term = TermSignal(host.drain)
         try:
-            await _look_at(host.store.backend)
-            await host.runner.start()
+            try:
+                await _look_at(host.store.backend)
+                await host.runner.start()
+            except (StorageUnavailableError, StoreUnavailableError) as error:
+                raise _named(error, place) from None
             try:
                 if setup.signals:
                     term.install()
