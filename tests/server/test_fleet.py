@@ -141,6 +141,39 @@ async def test_an_idempotency_key_is_one_task_on_all_processes(
         assert found == {task_id}
 
 
+async def test_everything_of_an_owner_is_removed_beside_servers(
+    store: str, start: Callable[[str], Awaitable[Member]]
+) -> None:
+    """Running tasks are cancelled first; the servers go on, with room for new tasks."""
+    namespace = f"purged-{id(start)}"
+    one, two = await start(namespace), await start(namespace)
+    key = {"mcp-tasks/idempotencyKey": "k" * 40}
+    keyed = (await one.wire.call("where", _meta=key)).result["taskId"]
+    await one.wire.outcome(keyed)
+    for member in (one, two, one):
+        await member.wire.create("forever")
+    assert (await two.wire.call("forever")).error["code"] == -32603  # three are the limit
+
+    async with TaskStore.open(store, namespace=namespace) as operator:
+        purged = await operator.purge_owner("anonymous", cancel=True)
+        for prefix in (
+            operator.keys.values("anonymous"),
+            operator.keys.rosters("anonymous"),
+            operator.keys.uses("anonymous"),
+            operator.keys.readies(),
+        ):
+            assert (await operator.backend.list_by_prefix(prefix)).records == []
+        assert (await operator.list("anonymous")).tasks == []
+
+    assert (purged.tasks, purged.keys, purged.unended, purged.left) == (4, 1, 0, 0)
+    assert (await one.wire.get(keyed)).error["code"] == -32602
+    again = (await two.wire.call("where", _meta=key)).result["taskId"]
+    assert again != keyed
+    assert (await one.wire.outcome(again))["status"] == "completed"
+    for member in (one, two, one):
+        await member.wire.create("forever")
+
+
 async def test_another_process_goes_on_with_the_tasks_of_a_dead_one(
     start: Callable[[str], Awaitable[Member]],
 ) -> None:
