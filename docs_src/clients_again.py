@@ -9,7 +9,7 @@ import anyio
 from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED, ElicitRequestParams, ElicitResult
+from mcp_types import CONNECTION_CLOSED, CallToolResult, ElicitRequestParams, ElicitResult
 
 from mcp_tasks import TasksClient, reconnecting_http
 
@@ -19,24 +19,30 @@ async def answer(context: ClientRequestContext, params: ElicitRequestParams) -> 
     return ElicitResult(action="accept", content={"go": True})
 
 
-async def main(key: str, folder: str) -> None:
+def is_final(error: BaseException) -> bool:
+    return isinstance(error, MCPError) and error.code != CONNECTION_CLOSED
+
+
+async def attempt(key: str, folder: str) -> CallToolResult | None:
     server = reconnecting_http("http://127.0.0.1:8000/mcp")
     tasks = TasksClient()
-    async with Client(server, extensions=[tasks], elicitation_callback=answer) as client:
-        for _ in range(60):
-            try:
-                handle = await tasks.start(
-                    client, "compress", {"folder": folder}, idempotency_key=key
-                )
-                break
-            except MCPError as error:
-                if error.code != CONNECTION_CLOSED:
-                    raise
-                await anyio.sleep(1)  # was there a task? The next call finds out
-        else:
-            sys.exit("the server is away")
-        result = await handle.result()
-    print(result.structured_content)
+    try:
+        async with Client(server, extensions=[tasks], elicitation_callback=answer) as client:
+            handle = await tasks.start(client, "compress", {"folder": folder}, idempotency_key=key)
+            return await handle.result()
+    except* MCPError as errors:
+        if errors.subgroup(is_final):
+            raise
+    return None  # is there a task? The next call finds out
+
+
+async def main(key: str, folder: str) -> None:
+    for _ in range(60):
+        if result := await attempt(key, folder):
+            print(result.structured_content)
+            return
+        await anyio.sleep(1)
+    sys.exit("the server is away")
 
 
 if __name__ == "__main__":

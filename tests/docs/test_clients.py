@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -24,7 +25,6 @@ from .pages import text
 
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
     from mcp_tasks import TaskSnapshot
@@ -95,6 +95,18 @@ def test_a_call_that_finds_no_server_is_made_again(desk: Desk, letters: str) -> 
             server.wait(30)
             with desk.server("tools_compress.py"):
                 printed, _ = client.communicate(timeout=60)
+
+    assert printed.splitlines() == ["Compress 2 files?", "{'result': '2 files, 8 bytes'}"]
+
+
+def test_a_call_whose_server_comes_later_waits_for_it(desk: Desk, letters: str) -> None:
+    """Where nobody answers at the start is no other case than where nobody answers later."""
+    key = "2b6f2f9e-8e0e-4c39-9a50-6a1a7b1a6a55"
+    with desk.python("clients_again.py", key, letters) as client:
+        with pytest.raises(subprocess.TimeoutExpired):
+            client.wait(3)
+        with desk.server("tools_compress.py"):
+            printed, _ = client.communicate(timeout=60)
 
     assert printed.splitlines() == ["Compress 2 files?", "{'result': '2 files, 8 bytes'}"]
 
