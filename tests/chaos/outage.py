@@ -11,12 +11,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.crowd import begun, end
-from tests.chaos.scene import FOR_EVER, ONCE, RESUMABLE, TOOLS, Scene
+from tests.chaos.scene import FOR_EVER, ONCE, RESUMABLE, TOOLS
 
 from mcp_tasks.errors import MCPTasksError
 
 
 if TYPE_CHECKING:
+    from tests.chaos.scene import Scene
+
     from mcp_tasks.context import TaskContext
     from mcp_tasks.testing.servers import ServerProcess
 
@@ -37,9 +39,9 @@ async def host(job: dict[str, Any]) -> None:
     _away = job["away"]
     scene, over = await begun(job)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _gone.set)
-    policies = (ONCE, FOR_EVER, RESUMABLE)
+    kinds = (("outlasts", ONCE), ("outlasts", FOR_EVER), ("steps_over", RESUMABLE))
     for number in range(job["tasks"]):
-        await scene.create("outlasts", policies[number % len(policies)])
+        await scene.create(*kinds[number % len(kinds)])
     asking = asyncio.create_task(_create(scene))
     await over.wait()
     asking.cancel()
@@ -57,22 +59,31 @@ async def _create(scene: Scene) -> None:
 
 async def _outlasts(scene: Scene, task: TaskContext) -> dict[str, Any]:
     """End when the database is away, or soon after; when run again, at once."""
+    scene.note(task, "waits")
+    if task.attempt == 1:
+        await _gone.wait()
+        soon = random.random() < 0.6  # noqa: S311
+        first, last = (0, _away) if soon else (_away, _away + AFTER)
+        await asyncio.sleep(random.uniform(first, last))  # noqa: S311
+    return {}
+
+
+async def _steps_over(scene: Scene, task: TaskContext) -> dict[str, Any]:
+    """Take a step when the database is away, or soon after, and one before that."""
 
     async def run(name: str) -> str:
         scene.note(task, "ran", step=name)
+        if name == "over":
+            await _outlasts(scene, task)
         return f"{name} of attempt {task.attempt}"
 
-    for name in ("before", "during"):
-        value = await task.step(name, run, name)
-        scene.note(task, "got", step=name, value=value)
-        if name == "before" and task.attempt == 1:
-            await _gone.wait()
-            soon = random.random() < 0.6  # noqa: S311
-            await asyncio.sleep(random.uniform(*(0, _away) if soon else (_away, _away + AFTER)))  # noqa: S311
+    for name in ("before", "over"):
+        scene.note(task, "got", step=name, value=await task.step(name, run, name))
     return {}
 
 
 TOOLS["outlasts"] = _outlasts
+TOOLS["steps_over"] = _steps_over
 
 
 def freeze(server: ServerProcess) -> list[int]:

@@ -105,9 +105,57 @@ async def test_nothing_is_lost_or_done_twice_while_the_database_is_away(
     assert took <= SOON, said
 
 
+CALM: dict[str, Any] = {"beat": 0.5, "fence": 2.0, "lease": 4.0, "scan": 0.4, "cleanup_every": 0}
+
+
+async def test_a_reaper_that_could_not_read_takes_nobody_over_by_that_alone(
+    children: Nursery, stores: Stores, folder: Path
+) -> None:
+    """Both are cut off for longer than a lease, and the reaper comes back a little earlier."""
+    url = await stores.url("redis", folder)
+    port = stores.servers["redis"].port
+    stage = Stage(children, url, f"reaper-{folder.name}", folder)
+    async with Proxy("127.0.0.1", port) as one, Proxy("127.0.0.1", port) as two:
+        mine, theirs = (url.replace(f":{port}", f":{proxy.port}") for proxy in (one, two))
+        host = await stage.fork("outage.host", url=mine, times=CALM, tasks=1, away=0)
+        reaper = await stage.fork("crowd.helper", url=theirs, times=CALM)
+        try:
+            assert await until(lambda: _have_begun(stage), 20)
+            await asyncio.sleep(2 * CALM["scan"])  # it has seen the other one
+            before = await stage.look()
+            for proxy in (one, two):
+                proxy.refusing = True
+                proxy.cut()
+            await asyncio.sleep(1.5 * CALM["lease"])
+            two.refusing = False
+            await asyncio.sleep(2 * CALM["scan"])
+            one.refusing = False
+            await asyncio.sleep(2 * CALM["beat"])
+            assert before == await stage.look()
+            host.send(signal.SIGUSR1)
+            assert await until(lambda: _are_over(stage), 20)
+            for child in (host, reaper):
+                child.send(signal.SIGTERM)
+                assert await child.ended() == 0, child.last_words
+            verdict = await stage.judge()
+        finally:
+            for child in (host, reaper):
+                await child.kill()
+            await stage.store.close()
+
+    assert not verdict.faults, verdict.shown
+    ends = {record.status for _, _, record in verdict.evidence.final.values()}
+    assert ends == {TaskStatus.COMPLETED}, told(verdict)
+
+
+async def _have_begun(stage: Stage) -> bool:
+    """Tell whether both are workers, and the task runs."""
+    return len(await stage.workers()) == 2 and bool(stage.witness.read())
+
+
 async def _run(stage: Stage) -> bool:
     """Tell whether every body has come to where it waits."""
-    return sum(line["what"] == "got" for line in stage.witness.read()) == TASKS
+    return sum(line["what"] == "waits" for line in stage.witness.read()) == TASKS
 
 
 async def _are_over(stage: Stage) -> bool:
