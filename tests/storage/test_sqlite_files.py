@@ -54,14 +54,14 @@ async def test_a_read_alone_makes_the_file(path: Path) -> None:
     await backend.close()
 
 
-async def test_only_setting_up_makes_the_file(path: Path) -> None:
+async def test_only_setting_up_makes_the_file(tmp_path: Path, path: Path) -> None:
     """A look at what is not there is no use of it, and setting up says what it did."""
     backend = SqliteBackend(path)
 
     assert isinstance(backend, Initializable)
     assert isinstance(backend, Checkable)
     assert await backend.check() == []
-    assert not path.exists()
+    assert not (tmp_path / "tasks.db").exists()
     assert await backend.initialize() == [f"Made the file {str(path)!r}"]
     assert await backend.initialize() == []
     assert await backend.check() == []
