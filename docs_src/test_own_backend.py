@@ -1,4 +1,4 @@
-"""The whole contract, over your backend: `pytest test_own_backend.py`."""
+"""The whole contract, over your backend: `pytest -o anyio_mode=auto test_own_backend.py`."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

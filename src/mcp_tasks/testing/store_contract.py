@@ -12,6 +12,7 @@ import pytest
 
 from mcp_tasks.store import TaskStore
 from mcp_tasks.testing.clocks import ManualClock
+from mcp_tasks.testing.contract import Coroutines
 from mcp_tasks.testing.operation_rules import OperationRules
 from mcp_tasks.testing.outcome_rules import OutcomeRules
 from mcp_tasks.testing.page_rules import PageRules
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from mcp_tasks.storage.base import StorageBackend
 
 
-class TaskStoreContract(OperationRules, OutcomeRules, TimeRules, PageRules, QuotaRules):
+class TaskStoreContract(OperationRules, OutcomeRules, TimeRules, PageRules, QuotaRules, Coroutines):
     """What every task store does. Inherit it and bring the fixture `backend`."""
 
     @pytest.fixture
