@@ -447,9 +447,9 @@ class NotDurableError(TaskError):
 
     def __str__(self) -> str:
         return (
-            f"{self.what} needs a task, and this call runs without one because the client did not "
-            "declare the Tasks extension. Give the tool required=True to refuse such calls, or "
-            "look at task.durable first"
+            f"{self.what} needs a task, and this call runs without one: the client did not declare "
+            "the Tasks extension, or it was no client that called. Give the tool required=True to "
+            "refuse such calls of clients, or look at task.durable first"
         )
 
 

@@ -372,7 +372,7 @@ async def test_without_a_task_steps_just_run() -> None:
     assert await task.set_variables({"a": 1, "b": 2}) == {"a": 1, "b": 2}
     await task.delete_variable("a")
     assert await task.variables() == {"b": 2}
-    with pytest.raises(NotDurableError):
+    with pytest.raises(NotDurableError, match="or it was no client that called"):
         await task.elicit("who", "Who?", Part)
     with pytest.raises(InvalidValueError):
         await task.step("odd", not_a_number)
