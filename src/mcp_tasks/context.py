@@ -159,8 +159,8 @@ class Operations(Protocol):
         """Let the task live for `ttl` from now on, at least."""
         ...
 
-    async def run_sync(self, fn: Callable[[], T]) -> T:
-        """Run a blocking function in a thread of ours."""
+    async def run_sync(self, fn: Callable[[], T], *, whole: bool = False) -> T:
+        """Run a blocking function in a thread of ours; `whole` if it is all that the tool does."""
         ...
 
 
@@ -405,12 +405,18 @@ class TaskContext:
         """
         await self._operations.extend(ttl)
 
-    async def run_sync(self, fn: Callable[[], T]) -> T:
+    async def run_sync(self, fn: Callable[[], T], *, whole: bool = False) -> T:
         """Run a blocking function in a thread of this library's, not of the SDK's.
 
-        Cancelling does not stop the thread; look at `cancel_requested` in it.
+        Cancelling does not stop the thread; look at `cancel_requested` in it. It counts among
+        `RunnerConfig.max_threads` until it ends.
+
+        Args:
+            fn: What to run.
+            whole: It is all that the tool does: while it waits for a thread, the tool does not run,
+                and its `timeout` stands still.
         """
-        return await self._operations.run_sync(fn)
+        return await self._operations.run_sync(fn, whole=whole)
 
 
 class SyncTaskContext:

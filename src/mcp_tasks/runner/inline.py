@@ -61,6 +61,6 @@ class InlineOperations:
         """Refuse: there is nothing to extend."""
         raise NotDurableError("extending the time to live")
 
-    async def run_sync(self, fn: Callable[[], T]) -> T:
+    async def run_sync(self, fn: Callable[[], T], *, whole: bool = False) -> T:
         """Run a blocking function in a thread."""
         return await anyio.to_thread.run_sync(fn, limiter=self._limiter)

@@ -11,7 +11,6 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import anyio.to_thread
 from msgspec import Raw
 from msgspec.structs import replace
 
@@ -35,6 +34,7 @@ from mcp_tasks.failpoints import failpoint
 from mcp_tasks.ids import short
 from mcp_tasks.jsonio import from_json, to_json
 from mcp_tasks.runner.stopwatch import Stopwatch
+from mcp_tasks.runner.threads import Place
 from mcp_tasks.store.task_store import make_progress
 from mcp_tasks.store.trail import log_refusal
 
@@ -536,8 +536,18 @@ class DurableOperations:
             lambda record, now: transitions.extend(record, now, ttl, max_ttl=max_ttl)
         )
 
-    async def run_sync(self, fn: Callable[[], T]) -> T:
-        """Run a blocking function in a thread of the runner's."""
-        return await anyio.to_thread.run_sync(
-            fn, limiter=self._runner.limiter, abandon_on_cancel=True
-        )
+    async def run_sync(self, fn: Callable[[], T], *, whole: bool = False) -> T:
+        """Run a blocking function in a thread of the runner's.
+
+        What is cancelled goes on in its thread, and keeps its place among the threads until it
+        ends: else tools that hang would make more and more of them.
+        """
+        stopwatch = self._attempt.stopwatch
+        if whole:
+            stopwatch.pause()
+        try:
+            place = await Place.take(self._runner.limiter)
+        finally:
+            if whole:
+                stopwatch.go_on()
+        return await place.run(fn)

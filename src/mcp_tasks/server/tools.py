@@ -59,7 +59,7 @@ def wrap(fn: Callable[..., Any], tool: TaskTool) -> Callable[..., Awaitable[Any]
             async with limit:
                 if shape.is_async:
                     return await fn(*args, **kwargs)
-                return await task.run_sync(functools.partial(fn, *args, **kwargs))
+                return await task.run_sync(functools.partial(fn, *args, **kwargs), whole=True)
         except TimeoutError as error:
             if not limit.expired():
                 raise
