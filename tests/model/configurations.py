@@ -54,7 +54,6 @@ QUICK = (
     _resume(name="questions-linger", body="linger", questions=2, answers=_ANSWERS),
     # --- one that only serves --------------------------------------------------------------------
     _once(name="server-once", servers=1, creates=_BY_A_SERVER),
-    _once(name="server-lapse", servers=1, creates=_BY_A_SERVER, kills=0, lapses=1),
     _resume(name="server-wait", servers=1, creates=_BY_A_SERVER, body="wait", answers=((2, 0, 0),)),
     # --- the roster of one owner, at its limit ---------------------------------------------------
     _once(name="quota", creates=((0, 0), (1, 1)), limit=1),
@@ -110,6 +109,7 @@ LONG = (
         lost=1,
         late=1,
     ),
+    _once(name="server-lapse", servers=1, creates=_BY_A_SERVER, kills=0, lapses=1),
     _once(name="server-once-lapse", servers=1, creates=_BY_A_SERVER, lapses=1),
     _rerun(name="server-cancel", servers=1, creates=_BY_A_SERVER, body="hang", cancels=((2, 0),)),
     _resume(name="server-park", servers=1, creates=_BY_A_SERVER, body="park", answers=((2, 0, 0),)),

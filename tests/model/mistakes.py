@@ -62,6 +62,7 @@ MISTAKES = {
     "no_touch": Mistake(
         "a takeover leaves an unclaimed task as it is: a claim of the dead worker lands later",
         LATE_CLAIM,
+        is_long=True,
     ),
     "settle_by_write_id": Mistake(
         "only one's own write on top settles a lost reply: another on top hides one's own claim",
@@ -88,8 +89,12 @@ MISTAKES = {
     ),
     # --- claiming --------------------------------------------------------------------------------
     "sheet_after_claim": Mistake("the run sheet is written after the claim", SERVER),
-    "claim_stale_lease": Mistake("a worker claims without a look at its own lease", LATE_CLAIM),
-    "claim_check_first": Mistake("the lease is looked at before the record is read", LATE_CLAIM),
+    "claim_stale_lease": Mistake(
+        "a worker claims without a look at its own lease", LATE_CLAIM, is_long=True
+    ),
+    "claim_check_first": Mistake(
+        "the lease is looked at before the record is read", LATE_CLAIM, is_long=True
+    ),
     "ready_deleted_first": Mistake("the @ready entry is deleted before the claim", SERVER),
     "ready_drop_early": Mistake(
         "an @ready entry ahead of its record is taken for garbage", replace(PARK, kills=0)
