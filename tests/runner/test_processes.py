@@ -35,6 +35,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with POSI
 
 PROGRAM = Path(__file__).parent / "programs" / "worker.py"
 LIMIT = 20.0
+PATIENT = {"beat": 5.0, "fence": 10.0, "lease": 15.0}
+"""The usual lease: with a short one a busy machine makes a live worker look dead."""
+
 SHORT = {"beat": 0.2, "fence": 0.5, "lease": 1.0, "scan": 0.2, "look": 0.1, "drain": 0.3}
 RERUN = Policy(on_worker_loss="rerun")
 RESUMABLE = Policy(resumable=True)
@@ -413,8 +416,8 @@ async def test_a_worker_with_hundreds_of_tasks_is_taken_over_quickly(yard: Yard)
 
 async def test_a_queue_may_deliver_everything_twice_and_out_of_order(yard: Yard) -> None:
     """`run_task` is the seam for engines: the record decides, and nothing runs twice."""
-    consumers = [await yard.start(queue=True) for _ in range(2)]
-    tasks = [await yard.create(tool) for tool in ("quick", "short") for _ in range(40)]
+    consumers = [await yard.start(queue=True, **PATIENT) for _ in range(2)]
+    tasks = [await yard.create(tool) for tool in ("quick", "short") for _ in range(25)]
 
     for consumer in consumers:
         deliveries = tasks * 2
@@ -435,7 +438,7 @@ async def test_a_queue_may_deliver_everything_twice_and_out_of_order(yard: Yard)
 
 async def test_a_delivery_after_its_consumer_was_killed_runs_the_next_attempt(yard: Yard) -> None:
     """A queue delivers again what was not acknowledged; whoever gets it goes on."""
-    first, second = [await yard.start(queue=True) for _ in range(2)]
+    first, second = [await yard.start(queue=True, **PATIENT) for _ in range(2)]
     tasks = [await yard.create("until_second", RERUN) for _ in range(5)]
     for task_id in tasks:
         first.deliver(task_id)

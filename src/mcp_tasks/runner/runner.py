@@ -10,25 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CapacityLimiter
 
-from mcp_tasks.domain import transitions
-from mcp_tasks.domain.status import TaskStatus
 from mcp_tasks.errors import (
     LeaseLostError,
     MCPTasksError,
     RecordFormatError,
     StorageError,
-    StoreUnavailableError,
     TaskExpiredError,
     TaskNotFoundError,
 )
 from mcp_tasks.failpoints import failpoint
 from mcp_tasks.ids import short
 from mcp_tasks.runner.attempt import Attempt, Stop
+from mcp_tasks.runner.claims import Claims
 from mcp_tasks.runner.cleaning import Cleaner
 from mcp_tasks.runner.config import RunnerConfig
 from mcp_tasks.runner.lookout import Lookout
@@ -36,7 +33,6 @@ from mcp_tasks.runner.loop_watch import Culprit, LoopWatch
 from mcp_tasks.runner.recovery import Reaper
 from mcp_tasks.runner.slots import Slots
 from mcp_tasks.runner.worker import Worker
-from mcp_tasks.storage.keys import Keys
 from mcp_tasks.store.index import waits_for_a_worker
 from mcp_tasks.store.writing import shielded, translated
 
@@ -44,7 +40,7 @@ from mcp_tasks.store.writing import shielded, translated
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from contextlib import AbstractAsyncContextManager
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     from mcp_tasks.context import TaskContext
     from mcp_tasks.domain.record import Call, Policy, TaskRecord
@@ -97,6 +93,7 @@ class Runner:
         self._users = 0
         self._worker: Worker | None = None
         self._scan: asyncio.Task[None] | None = None
+        self._claims = Claims(store, find_body, self.config.look, lambda: self.is_closed)
         self._watch = LoopWatch(self.config.loop_watch, self._executed_by)
         self._reset()
 
@@ -615,10 +612,12 @@ class Runner:
             return None
         self._claiming[task_id] = None
         try:
-            attempt = await self._claim(worker, owner, task_id, key)
-            if attempt is not None and self._draining:
-                await self._hand_back(attempt)
-                attempt = None
+            claimed = await self._claims.claim(worker, owner, task_id, key)
+            if claimed is not None:
+                attempt = Attempt(self, worker.name, *claimed)
+                if self._draining:
+                    await self._hand_back(attempt)
+                    attempt = None
         except (TaskNotFoundError, TaskExpiredError, LeaseLostError):
             pass
         except RecordFormatError as error:
@@ -644,69 +643,8 @@ class Runner:
             if heard is not None:
                 attempt.observe(heard)
             failpoint("claim.after_run_before_delete")
-            self.spawn(self._drop(self.store.keys.ready(task_id, attempt.number)))
+            self.spawn(self._claims.drop(self.store.keys.ready(task_id, attempt.number)))
         return attempt
-
-    async def _claim(self, worker: Worker, owner: str, task_id: str, key: str) -> Attempt | None:
-        """Read, note on the sheet, look at the lease, swap: in this order and no other."""
-        store = self.store
-        found = await store.read(owner, task_id)
-        record = found.record
-        number = record.attempt + 1
-        if key:
-            announced = Keys.entry(key)[1]
-            if record.is_terminal or record.attempt >= announced:
-                await self._drop(key)
-            if number != announced:
-                return None
-        if not waits_for_a_worker(record):
-            return None  # or its entry was written ahead of it
-        body = self._find_body(record.call.tool)
-        if body is None and record.cancel is None:
-            return None
-        failpoint("claim.after_read_before_sheet")
-        if worker.sheet is not None:
-            await worker.sheet.add(owner, task_id, number)
-
-        def transition(record: TaskRecord, now: datetime) -> TaskRecord:
-            # After a conflict too the lease is looked at behind the read and before the swap.
-            if not worker.is_good and not record.is_held_by(worker.name, number):
-                raise LeaseLostError(number)
-            failpoint("claim.after_sheet_before_cas")
-            return transitions.claim(
-                record, now, worker.name, number, retention=store.config.retention
-            )
-
-        # Until the outcome is known: a claim that landed unseen would be nobody's.
-        known: Versioned | None = found
-        while True:
-            try:
-                claimed = await store.change(
-                    owner, task_id, transition, known=known, patience=math.inf
-                )
-            except StoreUnavailableError as error:
-                if self.is_closed or (known is not None and error.happened is False):
-                    raise
-            except MCPTasksError:
-                raise
-            except Exception:  # a backend that fails in a way it should not: the same
-                if self.is_closed:
-                    raise
-                _log.exception("task %s: the store failed; trying again", short(task_id))
-            else:
-                break
-            known = None  # read it again: a claim that landed is found to be ours
-            await asyncio.sleep(self.config.look)
-        failpoint("claim.after_cas_before_run")
-        if claimed.record.status is not TaskStatus.WORKING or body is None:
-            return None
-        return Attempt(self, worker.name, claimed, body)
-
-    async def _drop(self, key: str) -> None:
-        try:
-            await self.store.index.drop(key)
-        except MCPTasksError as error:
-            _log.debug("a stale entry is left: %s", error)
 
     # --- what others do --------------------------------------------------------------------------
 
