@@ -103,6 +103,7 @@ def test_kill_ends_the_process_as_sigkill_does() -> None:
     )
     ended = _run(code, "run.before_body:kill:1")
     assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, "")
+    assert "MCP_TASKS_FAILPOINT is set: run.before_body:kill:1" in ended.stderr
 
 
 @posix

@@ -11,6 +11,7 @@ them happen once, at the `nth` time that the place is passed, from 1.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -130,4 +131,6 @@ def is_spent() -> bool:
     return _armed is not None and _armed.left <= 0
 
 
-arm(os.environ.get(VARIABLE, ""))
+if asked := os.environ.get(VARIABLE, ""):
+    arm(asked)
+    logging.getLogger("mcp_tasks").warning("%s is set: %s, as tests want it", VARIABLE, asked)
