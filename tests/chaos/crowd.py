@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import signal
+import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.chaos.scene import FOR_EVER, ONCE, RESUMABLE, Scene
+from tests.chaos.scene import FOR_EVER, ONCE, POISON, RESUMABLE, Scene, until
 
 from mcp_tasks.domain.status import TaskStatus
 from mcp_tasks.errors import MCPTasksError
@@ -42,6 +45,7 @@ async def begun(job: dict[str, Any]) -> tuple[Scene, asyncio.Event]:
 
 
 async def end(scene: Scene) -> None:
+    """End a worker in order."""
     await scene.runner.stop()
     await scene.store.close()
 
@@ -80,16 +84,6 @@ async def _ask_somebody(scene: Scene, dice: random.Random) -> None:
             return
 
 
-async def starter(job: dict[str, Any]) -> None:
-    """Start many tasks at once, half of which may run again, and run them to their end."""
-    scene, over = await begun(job)
-    for number in range(job["tasks"]):
-        await (scene.create("steps", RESUMABLE) if number % 2 else scene.create("work", ONCE))
-    scene.say("ready")
-    await over.wait()
-    await end(scene)
-
-
 async def holder(job: dict[str, Any]) -> None:
     """Run some tasks that never end on their first attempt, and say so."""
     scene, over = await begun(job)
@@ -124,3 +118,47 @@ async def writer(job: dict[str, Any]) -> None:
                 with suppress(MCPTasksError):
                     await scene.create("writes", FOR_EVER)
     await end(scene)
+
+
+async def many(job: dict[str, Any]) -> None:
+    """Have very many tasks that run or wait, and say what memory they take."""
+    scene, over = await begun(job)
+    tool = job["tool"]
+    policy = RESUMABLE if tool == "asks" else ONCE
+
+    async def create(number: int) -> None:
+        for _ in range(number // 50):
+            await scene.create(tool, policy)
+
+    # First what is made once and kept: code, caches, connections, room for fifty callers.
+    await asyncio.gather(*(create(500) for _ in range(50)))
+    await asyncio.sleep(1)
+    idle, began = _memory(), time.monotonic()
+    await asyncio.gather(*(create(job["tasks"]) for _ in range(50)))
+
+    async def is_done() -> bool:
+        return tool != "asks" or not scene.runner.attempts
+
+    await until(is_done, 60)
+    seconds = time.monotonic() - began
+    await asyncio.sleep(2)
+    assert scene.runner.worker is not None
+    name = scene.runner.worker.name
+    scene.say("ready", idle=idle, used=_memory(), seconds=seconds, worker=name)
+    await over.wait()
+    await end(scene)
+
+
+def _memory() -> int:
+    """Return the bytes of memory that this process takes, after the garbage was collected."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+async def maker(job: dict[str, Any]) -> None:
+    """Create tasks for others, and end."""
+    scene = Scene(job)
+    for tool in job["kinds"]:
+        await scene.create(tool, POISON if tool == "poison" else FOR_EVER, here=False)
+    await scene.store.close()

@@ -45,10 +45,11 @@ SHORT: dict[str, Any] = {
 
 ONCE = Policy()
 RERUN = Policy(on_worker_loss="rerun", max_attempts=6)
+POISON = Policy(on_worker_loss="rerun")
 FOR_EVER = Policy(on_worker_loss="rerun", max_attempts=10_000)
 RESUMABLE = Policy(resumable=True, max_attempts=10_000)
 EXTERNAL = Policy(external=True)
-STORE = StoreConfig(max_active=5_000, max_active_anonymous=2, settle=3.0)
+STORE = StoreConfig(max_active=15_000, max_active_anonymous=2, settle=3.0)
 _CLIENT = inline(b'{"elicitation":{}}').inline
 
 

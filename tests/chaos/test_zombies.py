@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.chaos.matrix import SLOWER, is_locked
 from tests.chaos.scene import OWNER, until
 from tests.chaos.stage import PATIENCE, Stage
 
+from mcp_tasks.errors import ContentionError
 from mcp_tasks.storage.sqlite import SqliteBackend
 from mcp_tasks.testing.servers import NAMES as SERVERS
 
@@ -82,7 +84,10 @@ class Lane(Stage):
 
     async def _give_up(self, tasks: list[str]) -> None:
         for task_id in tasks:
-            await self.store.cancel(OWNER, task_id)
+            while True:  # which may fail: it writes without a pause
+                with suppress(ContentionError):
+                    await self.store.cancel(OWNER, task_id)
+                    break
         assert await until(lambda: self._have_ended(tasks), PATIENCE)
 
     def _created(self) -> list[str]:
