@@ -30,7 +30,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, _wake)
     for kind in ("sqlite", "redis", "postgres", "dynamodb"):
         importlib.import_module(f"mcp_tasks.storage.{kind}")
-    for roles in ("cast", "crowd", "outage"):
+    for roles in ("cast", "crowd", "outage", "builds"):
         importlib.import_module(f"tests.chaos.{roles}")
     gc.freeze()
     alive: set[int] = set()
