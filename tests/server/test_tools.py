@@ -8,11 +8,13 @@ import functools
 import re
 import sys
 import threading
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import anyio
 import pytest
+from mcp.client import Client
 from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.resolve import Elicit, Resolve
@@ -26,6 +28,7 @@ from mcp_tasks import (
     SyncTaskContext,
     TaskContext,
     Tasks,
+    TasksClient,
     TaskStore,
 )
 from mcp_tasks.runner import InlineOperations
@@ -183,6 +186,36 @@ async def test_resolved_parameters_and_both_contexts_work_together(
         )
         task = await wire.outcome(second.result["taskId"])
     assert task["result"]["content"][0]["text"] == "1 /x 1"
+
+
+@pytest.mark.parametrize("extensions", [[], [TasksClient()]], ids=["plain", "tasks"])
+async def test_plain_functions_share_our_threads_with_a_task_and_without(
+    extensions: list[TasksClient],
+) -> None:
+    """Nobody's calls use up the threads that the SDK's own tools share."""
+    server: MCPServer[Any] = MCPServer("threads", log_level="ERROR")
+    config = RunnerConfig(max_threads=1)
+    tasks = Tasks.install(server, "memory://", signals=False, runner_config=config)
+    running: list[int] = []
+    most: list[int] = []
+
+    @tasks.tool()
+    def blocks() -> None:
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.05)
+        running.pop()
+
+    @tasks.tool()
+    async def calls_another() -> None:
+        await server.call_tool("blocks", {})
+
+    _ = (blocks, calls_another)
+    async with Client(server, extensions=extensions) as client, anyio.create_task_group() as calls:
+        for tool in ("blocks", "blocks", "calls_another", "calls_another"):
+            calls.start_soon(client.call_tool, tool)
+
+    assert most == [1, 1, 1, 1]
 
 
 async def test_a_function_can_be_called_without_a_server(stage: Stage) -> None:

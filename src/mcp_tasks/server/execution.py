@@ -39,6 +39,7 @@ from mcp_tasks.server.slots import Mode, Slot, slot
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from anyio import CapacityLimiter
     from mcp.server.context import HandlerResult
     from mcp.shared.dispatcher import CallOptions
     from msgspec import UnsetType
@@ -117,11 +118,19 @@ class Execution:
     Args:
         handler: What serves `tools/call` on that server.
         lifespan_context: What the lifespan yielded to the runner.
+        limiter: Gives the runner's threads.
     """
 
-    def __init__(self, handler: CallHandler, lifespan_context: object) -> None:
+    def __init__(
+        self,
+        handler: CallHandler,
+        lifespan_context: object,
+        *,
+        limiter: Callable[[], CapacityLimiter],
+    ) -> None:
         self._handler = handler
         self._lifespan_context = lifespan_context
+        self._limiter = limiter
 
     async def __call__(self, run: TaskRun) -> Outcome:
         """Run the tool to its end.
@@ -135,7 +144,9 @@ class Execution:
         params = _params(call.tool, run.arguments, run.input_responses, call.request_state)
         try:
             while True:
-                current = Slot(call.tool, Mode.RUN, context.session, task=run.task)
+                current = Slot(
+                    call.tool, Mode.RUN, context.session, limiter=self._limiter(), task=run.task
+                )
                 slot.set(current)
                 result = await self._handler(context, params)
                 required = _input_required(result)

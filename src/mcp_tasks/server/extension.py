@@ -116,9 +116,16 @@ class TasksExtension(Extension):
                 return wire.create_result(found)  # nobody is asked again what the first call asked
             token = slot.set(Slot(params.name, Mode.OFFER, ctx.session))
         else:
-            token = slot.set(
-                Slot(params.name, Mode.REFUSE, ctx.session, refuse=lambda: refuse(ctx))
+            host = self._hosts.find()
+            limiter = None if host is None else host.runner.limiter
+            plain = Slot(
+                params.name,
+                Mode.REFUSE,
+                ctx.session,
+                limiter=limiter,
+                refuse=lambda: refuse(ctx),
             )
+            token = slot.set(plain)
         try:
             return await call_next(ctx)
         except Escalation as escalation:

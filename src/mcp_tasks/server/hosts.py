@@ -98,7 +98,9 @@ class Host:
         self.lifespan_context = lifespan_context
         self._config = setup.config
         self._only_runs = hosts is not None
-        self._execution = Execution(setup.handler, lifespan_context)
+        self._execution = Execution(
+            setup.handler, lifespan_context, limiter=lambda: self.runner.limiter
+        )
         self._has_tool = setup.has_tool
         self.runner = Runner(
             store,
@@ -132,20 +134,25 @@ class Hosts:
         self._setup = setup
         self._lives: dict[asyncio.AbstractEventLoop, _Life] = {}
 
+    def find(self) -> Host | None:
+        """Return the host of the running loop, if it was started."""
+        life = self._lives.get(asyncio.get_running_loop())
+        return None if life is None else life.host
+
     def current(self) -> Host:
         """Return the host of the running loop.
 
         Raises:
             MCPError: Nothing was started.
         """
-        life = self._lives.get(asyncio.get_running_loop())
-        if life is None or life.host is None:
+        host = self.find()
+        if host is None:
             raise MCPError(
                 INTERNAL_ERROR,
                 "tasks are not started on this server: pass lifespan=tasks.lifespan() to "
                 "MCPServer, or use Tasks.install(server)",
             )
-        return life.host
+        return host
 
     @asynccontextmanager
     async def entered(self, lifespan: EnterLifespan) -> AsyncGenerator[Any]:

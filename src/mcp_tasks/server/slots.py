@@ -22,6 +22,7 @@ from mcp_types import INTERNAL_ERROR, ErrorData
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from anyio import CapacityLimiter
     from mcp.server.session import ServerSession
 
     from mcp_tasks.context import TaskContext
@@ -49,11 +50,12 @@ class Slot:
         mode: What may come of it.
         session: The SDK's session of the request, by which it is told from others.
         task: With `RUN`, the context of the task.
+        limiter: The threads for plain functions that run without a task.
         external: With `USED`, the tool only starts work, and some other program finishes the task.
         refuse: With `REFUSE`, raises the error for a tool that cannot do without a task.
     """
 
-    __slots__ = ("external", "mode", "refuse", "session", "task", "tool")
+    __slots__ = ("external", "limiter", "mode", "refuse", "session", "task", "tool")
 
     def __init__(
         self,
@@ -61,12 +63,14 @@ class Slot:
         mode: Mode,
         session: ServerSession,
         *,
+        limiter: CapacityLimiter | None = None,
         task: TaskContext | None = None,
         refuse: Callable[[], None] | None = None,
     ) -> None:
         self.tool = tool
         self.mode = mode
         self.session = session
+        self.limiter = limiter
         self.task = task
         self.external = False
         self.refuse = refuse

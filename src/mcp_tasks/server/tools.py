@@ -25,6 +25,8 @@ from mcp_tasks.server.slots import Escalation, Mode, slot
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from anyio import CapacityLimiter
+
     from mcp_tasks.server.options import TaskTool
 
 
@@ -84,8 +86,9 @@ def wrap(fn: Callable[..., Any], tool: TaskTool) -> Callable[..., Awaitable[Any]
 def _enter(tool: TaskTool) -> TaskContext:
     """Return the context to run the tool with, or leave by the exception that stands for it."""
     found = slot.get()
+    limiter = None if found is None else found.limiter
     if found is None or (tool.name is not None and found.tool != tool.name):
-        return _inline()
+        return _inline(limiter)
     mode = found.mode
     if mode is Mode.OFFER:
         raise Escalation(tool)
@@ -95,8 +98,8 @@ def _enter(tool: TaskTool) -> TaskContext:
         return found.task
     if mode is Mode.REFUSE and tool.required and found.refuse is not None:
         found.refuse()
-    return _inline()
+    return _inline(limiter)
 
 
-def _inline() -> TaskContext:
-    return TaskContext(InlineOperations(), principal=current_principal())
+def _inline(limiter: CapacityLimiter | None) -> TaskContext:
+    return TaskContext(InlineOperations(limiter), principal=current_principal())
