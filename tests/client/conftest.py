@@ -32,6 +32,7 @@ class Stage:
     """
 
     server: MCPServer
+    tasks: Tasks
     started: anyio.Event = field(default_factory=anyio.Event)
     gate: anyio.Event = field(default_factory=anyio.Event)
     stopped: anyio.Event = field(default_factory=anyio.Event)
@@ -48,9 +49,9 @@ def anyio_backend() -> str:
 def stage() -> Stage:
     """Make a server in memory, for clients in this process."""
     server = MCPServer("stage", log_level="WARNING")
-    stage = Stage(server)
     config = StoreConfig(poll_interval=timedelta(milliseconds=20))
     tasks = Tasks.install(server, store="memory://", config=config, signals=False)
+    stage = Stage(server, tasks)
 
     @server.tool()
     async def plain(text: str) -> str:

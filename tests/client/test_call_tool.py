@@ -19,7 +19,10 @@ from mcp_types import (
 )
 from pydantic import FileUrl
 
+from mcp_tasks import TaskContext  # noqa: TC001 - read from annotations
 from mcp_tasks.client import TaskCancelledError, TaskHandle, TasksClient
+
+from .conftest import Name
 
 
 if TYPE_CHECKING:
@@ -89,6 +92,51 @@ async def test_a_cancelled_task_is_told_apart_from_a_failed_one(stage: Any) -> N
                 await handle.result()
 
     assert caught.value.task_id == handle.task_id
+
+
+@pytest.mark.parametrize("how", ["given_up", "answered"])
+async def test_a_dialog_closes_when_nobody_waits_for_its_answer_any_more(
+    stage: Any, how: str
+) -> None:
+    """The tool gave up waiting, or another client was faster; the task goes on."""
+    opened, closed = anyio.Event(), anyio.Event()
+
+    async def elicit(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        opened.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            closed.set()
+        return ElicitResult(action="cancel")
+
+    @stage.tasks.tool()
+    async def impatient(task: TaskContext) -> str:
+        """Wait for a person for a while, and then for the test."""
+        answer = None
+        with anyio.move_on_after(0.2 if how == "given_up" else 5):
+            answer = await task.elicit("who", "Who?", Name)
+        await closed.wait()
+        return "nobody" if answer is None else answer.action
+
+    seen: list[TaskSnapshot] = []
+    results: list[str] = []
+    tasks = TasksClient(on_status=seen.append)
+    async with (
+        Client(stage.server, extensions=[tasks], elicitation_callback=elicit) as client,
+        anyio.create_task_group() as group,
+    ):
+        with anyio.fail_after(5):
+
+            async def answer() -> None:
+                await opened.wait()
+                if how == "answered":
+                    handle = TaskHandle.resume(client, f"mcp-task:1:{seen[0].task_id}")
+                    await handle.answer({"who": ElicitResult(action="decline")})
+
+            group.start_soon(answer)
+            results.append(text(await client.call_tool("impatient", {})))
+
+    assert results == ["nobody" if how == "given_up" else "decline"]
 
 
 async def test_calls_with_one_key_follow_one_task(stage: Any) -> None:

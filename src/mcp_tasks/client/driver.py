@@ -1,7 +1,8 @@
 """Follows one task to its end: polls, puts questions, tells the app.
 
 Polling goes on while a question is with the app. So several questions are put at once, each is
-answered when its answer comes, and a dialog closes by itself when the task ends without it.
+answered when its answer comes, and a dialog closes by itself when the task ends without it, when
+somebody else answers, or when the tool waits no more.
 
 Spec: 2026-07-28 tasks, T-022, T-029, T-031, T-044, T-045, T-047, T-055.
 """
@@ -125,26 +126,30 @@ class Driver:
 
     async def _follow(self, group: TaskGroup, failures: list[Exception]) -> TaskSnapshot:
         asked: set[str] = set()
-        dialogs: set[str] = set()
+        dialogs: dict[str, anyio.CancelScope] = {}
 
         async def put(key: str, question: Mapping[str, Any]) -> None:
+            answer: dict[str, Any] | None = None
             try:
-                answer = await ask(self._link.session, key, question)
-                await self.answer({key: answer})
+                with dialogs[key]:
+                    answer = await ask(self._link.session, key, question)
+                del dialogs[key]
+                if answer is not None:
+                    await self.answer({key: answer})
             except Exception as error:  # noqa: BLE001 - raised by `finish`, outside of the group
                 failures.append(error)
                 group.cancel_scope.cancel()
-            finally:
-                dialogs.discard(key)
 
         while True:
             seen = await self.poll()
             if seen.is_terminal:
                 return seen
+            for key in dialogs.keys() - seen.questions.keys():
+                dialogs[key].cancel()  # answered elsewhere, or the tool waits no more
             for key, question in self.open_questions(seen).items():
                 if key not in asked and len(dialogs) < _MOST_DIALOGS:
                     asked.add(key)
-                    dialogs.add(key)
+                    dialogs[key] = anyio.CancelScope()
                     group.start_soon(put, key, question)
             await self.pause(seen)
 
