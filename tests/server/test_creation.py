@@ -312,6 +312,37 @@ async def test_a_bad_result_is_an_error_outcome(stage: Stage, serve: Serve) -> N
             assert why in task["statusMessage"]
 
 
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [("x" * 600, False), ("\x00" * 100, False), ({"a": ["é" * 300]}, False), ("x" * 400, True)],
+    ids=["text", "escaped", "wide", "short"],
+)
+async def test_a_result_that_is_too_large_because_it_is_there_twice_says_so(
+    serve: Serve, *, value: Any, fits: bool
+) -> None:
+    """The tool's author sees half of the size that the text names."""
+    server: MCPServer[Any] = MCPServer("twice", log_level="ERROR")
+    tasks = Tasks.install(server, "memory://", config=StoreConfig(max_payload_bytes=1000))
+
+    async def give() -> dict[str, Any] | str:
+        return value
+
+    tasks.add_tool(give, "both")
+    tasks.add_tool(give, "text", structured_output=False)
+    async with serve(server) as wire:
+        both = await wire.outcome(await wire.create("both"))
+        text = await wire.outcome(await wire.create("text"))
+
+    assert text["status"] == "completed"
+    assert both["status"] == ("completed" if fits else "failed")
+    if not fits:
+        assert both["error"]["code"] == -32603
+        assert both["error"]["message"].endswith(
+            " bytes of JSON, 1000 are allowed (what the tool returned is in it twice, as text and "
+            "in structured form; structured_output=False leaves only the text); nothing was stored"
+        )
+
+
 async def test_a_client_may_have_any_name(stage: Stage, serve: Serve) -> None:
     """A long one is left out of the record: nobody could tell what an error about it is about."""
 

@@ -9,6 +9,7 @@ and other messages to the client are dropped.
 from __future__ import annotations
 
 import functools
+import sys
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
@@ -28,8 +29,8 @@ from mcp_types import (
 from msgspec import UNSET, Raw
 from pydantic import BaseModel, ValidationError
 
-from mcp_tasks.errors import TaskError
-from mcp_tasks.jsonio import from_json
+from mcp_tasks.errors import InvalidValueError, TaskError
+from mcp_tasks.jsonio import from_json, to_json
 from mcp_tasks.protocol.v2026_07_28 import PROTOCOL_VERSION
 from mcp_tasks.runner import Completed, Failed, HandedOut
 from mcp_tasks.server.refusals import protocol_error
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
 
 _TRANSPORT: Final = TransportContext(kind="task", can_send_request=True)
 _METHOD: Final = "tools/call"
+
+_WIDEST: Final = 6
+"""The most bytes that JSON takes for one character."""
 
 
 class TaskDispatch:
@@ -119,6 +123,7 @@ class Execution:
         handler: What serves `tools/call` on that server.
         lifespan_context: What the lifespan yielded to the runner.
         limiter: Gives the runner's threads.
+        max_result_bytes: What a result may have as JSON.
     """
 
     def __init__(
@@ -127,10 +132,12 @@ class Execution:
         lifespan_context: object,
         *,
         limiter: Callable[[], CapacityLimiter],
+        max_result_bytes: int,
     ) -> None:
         self._handler = handler
         self._lifespan_context = lifespan_context
         self._limiter = limiter
+        self._max_result_bytes = max_result_bytes
 
     async def __call__(self, run: TaskRun) -> Outcome:
         """Run the tool to its end.
@@ -152,6 +159,7 @@ class Execution:
                 required = _input_required(result)
                 if required is None:
                     wire = _wire(result)
+                    _check_size(wire, self._max_result_bytes)
                     # An error of the tool is a result: the work was not started.
                     is_started = current.external and not wire.get("isError")
                     return HandedOut() if is_started else Completed(wire)
@@ -251,6 +259,29 @@ async def _next_params(
     if failures:
         raise failures[0]
     return _params(params.name, run.arguments, answers, required.request_state)
+
+
+def _check_size(wire: Mapping[str, Any], limit: int) -> None:
+    """Say why a result is too large that seems to be half of it; any other is checked later.
+
+    Raises:
+        MCPError: It is too large, and holds the tool's value twice.
+    """
+    if "structuredContent" not in wire:
+        return
+    texts = (block.get("text") for block in wire["content"])
+    if 2 * _WIDEST * sum(len(text) for text in texts if isinstance(text, str)) <= limit:
+        return
+    try:
+        size = len(to_json(wire, what="the tool's result", max_bytes=sys.maxsize))
+    except InvalidValueError:
+        return
+    if size > limit:
+        problem = (
+            f"{size} bytes of JSON, {limit} are allowed (what the tool returned is in it twice, as "
+            "text and in structured form; structured_output=False leaves only the text)"
+        )
+        raise MCPError(INTERNAL_ERROR, str(InvalidValueError("the tool's result", problem)))
 
 
 def _wire(result: object) -> dict[str, Any]:

@@ -99,7 +99,10 @@ class Host:
         self._config = setup.config
         self._only_runs = hosts is not None
         self._execution = Execution(
-            setup.handler, lifespan_context, limiter=lambda: self.runner.limiter
+            setup.handler,
+            lifespan_context,
+            limiter=lambda: self.runner.limiter,
+            max_result_bytes=store.config.max_payload_bytes,
         )
         self._has_tool = setup.has_tool
         self.runner = Runner(
