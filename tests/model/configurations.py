@@ -45,6 +45,17 @@ QUICK = (
         unsure=("sheet",),
     ),
     _resume(name="park-trim", body="park", answers=_ANSWER, trims=True),
+    # --- a worker whose beats fail, and one with more loops than one -----------------------------
+    _rerun(name="fence-alone", workers=1, body="step", kills=0, lapses=1, fences=True),
+    _resume(
+        name="fence-wait-alone",
+        workers=1,
+        body="wait",
+        answers=((0, 0, 0),),
+        kills=0,
+        lapses=1,
+        fences=True,
+    ),
     # --- questions -------------------------------------------------------------------------------
     _resume(name="wait", body="wait", answers=_ANSWER),
     _resume(name="park", body="park", answers=_ANSWER),
@@ -80,6 +91,10 @@ LONG = (
     _resume(name="drain-wait", body="wait", drains=(0,), answers=_ANSWER),
     _rerun(name="cancel-hang-lapse", body="hang", cancels=_CANCEL, lapses=1),
     _rerun(name="cancel-lapse", cancels=_CANCEL, kills=0, lapses=1),
+    _rerun(name="fence", body="hang", kills=0, lapses=1, fences=True),
+    _once(name="fence-once", body="hang", kills=0, lapses=1, fences=True, cancels=_CANCEL),
+    _once(name="loops-once", lapses=1, loops=True),
+    _rerun(name="loops-rerun", kills=0, lapses=1, loops=True),
     _resume(
         name="questions-lost-reply",
         body="wait",

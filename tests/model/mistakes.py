@@ -164,6 +164,12 @@ MISTAKES = {
         "a task that its worker claims again is still over on its sheet, and trimmed",
         replace(PARK, trims=True),
     ),
+    # --- the database away -----------------------------------------------------------------------
+    "fence_stops_all": Mistake(
+        "a worker whose beats fail gives up what may not run again, though nobody took it",
+        replace(ONCE, body="hang", kills=0, lapses=1, fences=True, cancels=((1, 0),)),
+        is_long=True,
+    ),
     # --- losing a worker -------------------------------------------------------------------------
     "handback_ignores_cancel": Mistake(
         "a takeover does not look at the cancel flag", replace(WAIT, answers=(), cancels=((1, 0),))

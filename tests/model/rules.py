@@ -81,6 +81,10 @@ class Rules:
         kind, *by = tag
         if found is not None and found.value != TOMBSTONE:
             self._check_change(found.value, new, kind, tuple(by))
+            if new.status == FAILED and kind == "attempt":
+                process = state[PROCESSES][by[0] % self._configuration.workers]
+                is_right = process.is_draining or self._configuration.limit
+                _require(is_right, "given up by a worker that does not stop, and was not taken")
         if kind != "claim":
             return state
         if found is not None:  # at its birth the sheet may follow: its start waits for that

@@ -192,7 +192,9 @@ class World(Machine):
         """Let a worker whose beats fail act on that; bodies that may not run again go on."""
         w = process.worker
         is_fencing = any(thread[0] == p and thread[1] == "fence" for thread in state[THREADS])
-        if w != NOBODY and self.configuration.is_restartable and not is_fencing:
+        c = self.configuration
+        fences = c.is_restartable or c.is_wrong("fence_stops_all")
+        if w != NOBODY and fences and not is_fencing:
             for after in self.go_on(state, (p, "fence", (w,), ())):
                 yield Step(("process", p, "fences itself"), is_own=True, state=after)
 
