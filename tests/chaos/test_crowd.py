@@ -8,9 +8,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.chaos.conftest import ROUNDS
+from tests.chaos.conftest import MANY, ROUNDS
 from tests.chaos.matrix import SLOWER
-from tests.chaos.stage import Stage
+from tests.chaos.scene import until
+from tests.chaos.stage import PATIENCE, Stage
+from tests.faults.proxy import Proxy
 
 from mcp_tasks.testing.servers import NAMES as SERVERS
 
@@ -59,12 +61,18 @@ class Crowd:
 
     async def end(self) -> Verdict:
         """Have all that was promised come to its end, end the members in order, and judge."""
+        assert await until(self._have_begun, PATIENCE), [one.last_words for one in self.members]
         await self.stage.finish(workers=len(self.members))
         for one in self.members:
             one.send(signal.SIGTERM)
         codes = [await one.ended() for one in self.members]
         assert set(codes) == {0}, [one.last_words for one in self.members]
         return await self.stage.judge()
+
+    async def _have_begun(self) -> bool:
+        lines = self.stage.acks.read()
+        begun = {line["pid"] for line in lines if line["what"] == "started"}
+        return {one.pid for one in self.members} <= begun
 
     async def kill_all(self) -> None:
         """Leave no process behind."""
@@ -112,3 +120,58 @@ def told(verdict: Verdict) -> str:
         f"attempts of those that may run again {dict(sorted(attempts.items()))}"
         f", {len(verdict.faults)} faults"
     )
+
+
+EVENTS = ("kill", "kill", "kill", "stop", "cut", "restart")
+RARE = 4
+"""Every so many times the database is really started again, which takes a while."""
+STOPPED = 2.0
+"""Seconds for which a process is stopped: longer than its lease."""
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
+async def test_the_whole_system_at_once(
+    kind: str, children: Nursery, stores: Stores, folder: Path, dice: random.Random
+) -> None:
+    """Servers killed, stopped and woken, connections cut, the database ended and started again."""
+    events = 10 * ROUNDS if ROUNDS >= MANY else 8
+    url = await stores.url(kind, folder)
+    server = stores.servers[kind]
+    done: Counter[str] = Counter()
+    async with Proxy("127.0.0.1", server.port) as proxy, asyncio.TaskGroup() as later:
+        through = url.replace(f":{server.port}", f":{proxy.port}")
+        name = f"whole-{dice.randrange(2**32):x}"
+        stage = Stage(children, url, name, folder, through=through)
+        crowd = Crowd(stage, dice, size=4, creates=15)
+        try:
+            for number in range(events):
+                await crowd.fill()
+                await asyncio.sleep(dice.uniform(0.03, 0.25))
+                event = (
+                    EVENTS[number % len(EVENTS)] if number < len(EVENTS) else dice.choice(EVENTS)
+                )
+                done[event] += 1
+                if event == "kill":
+                    await crowd.kill_one()
+                elif event == "stop":
+                    later.create_task(_stop_for_a_while(dice.choice(crowd.members)))
+                elif event == "cut":
+                    proxy.cut()
+                elif done[event] % RARE == 1:
+                    server.kill()
+                    server.start()
+            await asyncio.sleep(STOPPED)
+            await crowd.fill()
+            verdict = await crowd.end()
+        finally:
+            await crowd.kill_all()
+
+    print(f"{kind}: {dict(done)}, {told(verdict)}")  # noqa: T201 - with -s, and when it fails
+    assert not verdict.faults, verdict.shown
+
+
+async def _stop_for_a_while(member: Child) -> None:
+    member.send(signal.SIGSTOP)
+    await asyncio.sleep(STOPPED)
+    member.send(signal.SIGCONT)
