@@ -281,7 +281,9 @@ class TaskContext:
 
         In a `resumable` tool waiting costs nothing: the task is parked, the answer may come hours
         later and on any server, and the tool is then run again from the top, where this call
-        returns the recorded answer. In other tools the call waits in the process.
+        returns the recorded answer. So an `asyncio.timeout` around it never ends: the tool, and its
+        clock, are gone while it waits. In other tools the call waits in the process, a timeout ends
+        it, and the question is then withdrawn.
 
         Args:
             key: Names the question; unique in the task.

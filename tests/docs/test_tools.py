@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import os
@@ -289,6 +290,31 @@ async def test_an_answer_that_does_not_fit_raises_and_a_new_key_asks_again(tasks
     answers[1] = "maybe"
     async with client_of(tasks, extensions=[TasksClient()], elicitation_callback=reply) as client:
         assert said(await client.call_tool("ask", {})) == "accept after 2"
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+async def test_a_timeout_around_a_question_ends_it_unless_the_tool_is_parked(
+    tasks: Tasks, *, resumable: bool
+) -> None:
+    """A resumable tool is not there while a person thinks, and neither is its clock."""
+
+    @tasks.tool(resumable=resumable)
+    async def ask(task: TaskContext) -> str:
+        try:
+            async with asyncio.timeout(0.1):
+                return (await task.elicit("go", "Go?", Confirm)).action
+        except TimeoutError:
+            return "too late"
+
+    async def think(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        await anyio.sleep(0.3)
+        return ElicitResult(action="accept", content={"go": True})
+
+    ours = TasksClient()
+    async with client_of(tasks, extensions=[ours], elicitation_callback=think) as client:
+        handle = await ours.start(client, "ask")
+        assert said(await handle.result()) == ("accept" if resumable else "too late")
+        assert (await handle.poll()).questions == {}
 
 
 async def test_names_that_begin_with_an_underscore_stay_here(tasks: Tasks) -> None:
