@@ -181,7 +181,7 @@ def test_a_list_of_damaged_records_alone_says_how_many(
     )
 
     assert code == 0
-    assert output == "1 records cannot be read; the log names them\n"
+    assert output == "1 record cannot be read; the log names them\n"
     assert task_id not in output
 
 

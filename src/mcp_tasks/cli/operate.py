@@ -33,7 +33,7 @@ async def list_tasks(url: str, namespace: str, owner: str, *, limit: int, consol
     for line in _table(page.tasks, console.width if console.is_terminal else None):
         console.print(line)
     if page.damaged:
-        console.print(f"{page.damaged} records cannot be read; the log names them")
+        console.print(f"{_count(page.damaged, 'record')} cannot be read; the log names them")
     if page.cursor is not None:
         console.print(f"There are more; these are the newest {len(page.tasks)}. See --limit.")
 
