@@ -56,6 +56,7 @@ async def member(job: dict[str, Any]) -> None:
     scene, over = await begun(job)
     dice = random.Random(job["seed"])  # noqa: S311
     left: int = job["creates"]
+    is_done = False
     kinds = [(tool, policy) for tool, policy in KINDS if tool != scene.lacks]
     while not over.is_set():
         try:
@@ -67,6 +68,9 @@ async def member(job: dict[str, Any]) -> None:
                 await _ask_somebody(scene, dice)
         except MCPTasksError as error:
             scene.say("failed", error=f"{type(error).__name__}: {error}")
+        if not left and not is_done:
+            is_done = True
+            scene.say("created all")
         with suppress(TimeoutError):
             async with asyncio.timeout(dice.uniform(0, 0.01 if left else 0.2)):
                 await over.wait()

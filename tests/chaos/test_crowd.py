@@ -61,7 +61,7 @@ class Crowd:
 
     async def end(self) -> Verdict:
         """Have all that was promised come to its end, end the members in order, and judge."""
-        assert await until(self._have_begun, PATIENCE), [one.last_words for one in self.members]
+        assert await until(self._have_created, PATIENCE), [one.last_words for one in self.members]
         await self.stage.finish(workers=len(self.members))
         for one in self.members:
             one.send(signal.SIGTERM)
@@ -69,10 +69,10 @@ class Crowd:
         assert set(codes) == {0}, [one.last_words for one in self.members]
         return await self.stage.judge()
 
-    async def _have_begun(self) -> bool:
+    async def _have_created(self) -> bool:
         lines = self.stage.acks.read()
-        begun = {line["pid"] for line in lines if line["what"] == "started"}
-        return {one.pid for one in self.members} <= begun
+        idle = {line["pid"] for line in lines if line["what"] == "created all"}
+        return {one.pid for one in self.members} <= idle
 
     async def kill_all(self) -> None:
         """Leave no process behind."""
