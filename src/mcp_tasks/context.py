@@ -6,15 +6,10 @@ context, with operations that keep nothing, serves a call that runs without a ta
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import json
 import random
-import types
-import typing
-import weakref
-from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
@@ -30,15 +25,15 @@ from typing import (
 
 import anyio
 import anyio.from_thread
-from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from mcp_tasks.errors import ConfigurationError, InvalidAnswerError, InvalidValueError, TaskError
-from mcp_tasks.jsonio import to_json
+from mcp_tasks.errors import ConfigurationError, InvalidAnswerError, TaskError
 from mcp_tasks.settings import check_type
+from mcp_tasks.step_values import bare, values_of
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from datetime import timedelta
 
     from mcp_tasks.domain.record import Principal
@@ -47,9 +42,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Ts = TypeVarTuple("Ts")
-
-MAX_STEP_BYTES = 4 * 1024 * 1024
-"""The largest value of a step, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +243,7 @@ class TaskContext:
             TypeError: The key is no text. Nothing was run.
         """
         key = _plain(key)
-        name, values = _signature(key, _bare(fn))
+        name, values = values_of(key, bare(fn))
 
         async def run() -> bytes:
             return values.dump(key, await self._call(fn, args, retry))
@@ -264,7 +256,7 @@ class TaskContext:
         waits = iter(()) if retry is None else retry.waits()
         while True:
             try:
-                if inspect.iscoroutinefunction(_bare(fn)):
+                if inspect.iscoroutinefunction(bare(fn)):
                     return await fn(*args)
                 value = await self._operations.run_sync(functools.partial(fn, *args))
                 return await value if inspect.isawaitable(value) else value
@@ -497,81 +489,3 @@ def _plain(key: object) -> str:
         msg = f"a key is a text, not {type(key).__name__}: {key!r}"
         raise TypeError(msg)
     return str.__str__(key)
-
-
-class _Values:
-    """How the value of a step becomes JSON and comes back, by its function's annotation."""
-
-    def __init__(self, annotation: Any) -> None:
-        self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-
-    def dump(self, key: str, value: Any) -> bytes:
-        what = f"the value of step {key!r}"
-        try:
-            plain = self._adapter.dump_python(value, mode="json", warnings="error")
-        except (ValueError, TypeError) as error:
-            problem = f"{type(value).__name__} does not become JSON as what its function returns"
-            raise InvalidValueError(what, problem) from error
-        return to_json(plain, what=what, max_bytes=MAX_STEP_BYTES)
-
-    def load(self, key: str, data: bytes) -> Any:
-        try:
-            return self._adapter.validate_json(data)
-        except ValidationError as error:
-            errors = error.error_count()
-            problem = f"what was recorded is not what the step returns ({errors} errors)"
-            raise InvalidValueError(f"the value of step {key!r}", problem) from error
-
-
-def _bare(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Strip partial application, and the instance off a bound method."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return getattr(fn, "__func__", fn)
-
-
-# By function, and only for as long as it lives: a closure may hold much.
-_signatures: weakref.WeakKeyDictionary[Callable[..., Any], tuple[str, _Values]] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def _signature(key: str, fn: Callable[..., Any]) -> tuple[str, _Values]:
-    """Name `fn`, and find out how to carry what it returns.
-
-    Raises:
-        InvalidValueError: What it returns has no form as JSON.
-    """
-    try:
-        known = _signatures.get(fn)
-    except TypeError:  # a callable object that cannot be a key
-        return _inspect(key, fn)
-    if known is None:
-        known = _inspect(key, fn)
-        with contextlib.suppress(TypeError):
-            _signatures[fn] = known
-    return known
-
-
-def _inspect(key: str, fn: Callable[..., Any]) -> tuple[str, _Values]:
-    named: Any = inspect.unwrap(fn)
-    target = named if inspect.isroutine(named) or inspect.isclass(named) else type(named).__call__
-    name = str(getattr(named, "__qualname__", type(named).__qualname__))
-    # Only what it returns matters: its parameters may name what exists for type checkers alone.
-    returns = {"return": getattr(target, "__annotations__", {}).get("return", Any)}
-    holder = types.SimpleNamespace(__annotations__=returns)
-    try:
-        annotation = typing.get_type_hints(holder, getattr(target, "__globals__", {}))["return"]
-    except (NameError, TypeError) as error:
-        problem = (
-            f"{name} returns {returns['return']!r}, which cannot be found when it runs ({error}); "
-            "import it outside of TYPE_CHECKING"
-        )
-        raise InvalidValueError(f"the value of step {key!r}", problem) from error
-    if typing.get_origin(annotation) in (Awaitable, Coroutine):
-        annotation = typing.get_args(annotation)[-1]
-    try:
-        return name, _Values(annotation)
-    except (PydanticUserError, NameError) as error:
-        problem = f"{name} returns {annotation!r}, which has no form as JSON"
-        raise InvalidValueError(f"the value of step {key!r}", problem) from error
