@@ -24,6 +24,11 @@ class Attempts(Actors):
         yield ("begin", w, t, n)
         body = self.configuration.body
         record: Record = found.value
+        if self.is_wrong("news_of_old_ignored"):
+            yield ("hush", w, t)
+        elif record.cancel:
+            # Its claim was not answered at first, and this came on top of it.
+            return become("finish", w, t, n, found, CANCELLED)
         if body == "step" and not record.steps:
             at = "step.after_run_before_cas"
             written = yield from self._write(w, t, n, found, lambda r: r._replace(steps=1), at)

@@ -201,9 +201,13 @@ class Machine:
             state = replaced(state, PROMISES, self.rules.acknowledged(state, words))
         elif kind == "begin":
             state = replaced(state, PROMISES, self.rules.begun(state, *words))
-        elif kind == "tell":
-            woken = process.woken | {(words[0], words[1])}
+        elif kind == "hush":
+            woken = process.woken - {(words[0], words[1])}
             state = self.with_process(state, p, process._replace(woken=woken))
+        elif kind == "tell":
+            if not self._is_old_news(state, p, *words):
+                woken = process.woken | {(words[0], words[1])}
+                state = self.with_process(state, p, process._replace(woken=woken))
         elif kind == "block":
             answer = process.next_block(words[0], words[1], self.configuration.room)
         elif kind == "noted":
@@ -231,6 +235,14 @@ class Machine:
         else:
             raise AssertionError(wanted)
         return answer, state
+
+    def _is_old_news(self, state: State, p: int, w: int, t: int, version: int = 0) -> bool:
+        """Tell whether a body began with a record that is as new: no reason not to tell it."""
+        return self.configuration.is_wrong("news_of_old_ignored") and any(
+            thread[:2] == (p, "run") and thread[2][:2] == (w, t) and version <= thread[2][3].version
+            for thread in state[THREADS]
+            if version
+        )
 
     def _is_good(self, process: Process) -> bool:
         """Tell whether a process may take something on, as it sees that itself."""

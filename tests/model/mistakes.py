@@ -141,6 +141,10 @@ MISTAKES = {
         "a clean-up removes what lies there, not only what it saw expired",
         replace(IN_TURN, body="hang", ages=(0,), creates=((0, 0), (1, 1), (1, 2))),
     ),
+    "news_of_old_ignored": Mistake(
+        "a body does not look at the record it begins with, and word of that is old news to it",
+        replace(CALM, body="hang", cancels=((2, 0),), lost=1, unsure=("task",)),
+    ),
     # --- several questions at once ---------------------------------------------------------------
     "one_answer_frees": Mistake(
         "a parked task may be claimed after its first answer, though a question is open",

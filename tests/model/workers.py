@@ -126,7 +126,7 @@ class Protocol(Requests, Attempts):
         elif found.version >= version or self.is_wrong("inbox_without_number"):
             yield ("moment", "inbox.after_read_before_wake")
             if record.cancel or record.answered:
-                yield ("tell", w, t)
+                yield ("tell", w, t, found.version)
             yield delete(entry, "inbox.after_wake_before_delete")
         elif self.is_wrong("inbox_drop_early"):
             yield delete(entry)
