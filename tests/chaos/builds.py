@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
+import sys
 import tarfile
 from typing import TYPE_CHECKING, Any
 
@@ -24,26 +26,37 @@ async def member(job: dict[str, Any]) -> None:
     await crowd.member(job)
 
 
-def previous_build(folder: Path) -> Path | None:
+class NoBuildError(Exception):
+    """There is no earlier build to be had; the text says why."""
+
+
+def previous_build(folder: Path) -> Path:
     """Put the source before the last commit that changed it under `folder`.
 
     Returns:
-        What goes first on `PYTHONPATH`; `None` where there is no such commit: in a copy that is no
-        repository, or holds nothing but its newest commit.
+        What goes first on `PYTHONPATH`.
+
+    Raises:
+        NoBuildError: This is no repository, it holds only the newest commits, or these tests need
+            what the earlier build does not have yet.
     """
-    commits = _git("rev-list", "--max-count=2", "HEAD", "--", "src").split()
+    commits = _run("git", "rev-list", "--max-count=2", "HEAD", "--", "src").stdout.split()
     if len(commits) < 2:
-        return None
-    with tarfile.open(fileobj=io.BytesIO(_git("archive", commits[1].decode(), "src"))) as archive:
+        raise NoBuildError("no earlier commit is here")
+    earlier = commits[1].decode()
+    packed = _run("git", "archive", earlier, "src").stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="data")
-    return folder / "src"
+    source = folder / "src"
+    tried = _run(sys.executable, "-c", f"import {__name__}", PYTHONPATH=str(source))
+    if tried.returncode:
+        said = tried.stderr.decode().strip().splitlines()
+        raise NoBuildError(f"commit {earlier[:9]} cannot run these tests: {said[-1]}")
+    return source
 
 
-def _git(*words: str) -> bytes:
-    """Return what git says; nothing if it cannot."""
+def _run(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in the repository; whether it succeeded is for the caller to see."""
     return subprocess.run(
-        ["git", *words],  # noqa: S607 - wherever the system has it
-        capture_output=True,
-        cwd=ROOT,
-        check=False,
-    ).stdout
+        words, capture_output=True, cwd=ROOT, env={**os.environ, **environment}, check=False
+    )

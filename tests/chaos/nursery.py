@@ -76,7 +76,7 @@ def _live(job: dict[str, Any]) -> None:
         for descriptor, now in ((0, nothing), (1, said), (2, said)):
             os.dup2(now, descriptor)
         module, _, name = job["role"].rpartition(".")
-        asyncio.run(getattr(sys.modules[f"tests.chaos.{module}"], name)(job))
+        asyncio.run(getattr(importlib.import_module(f"tests.chaos.{module}"), name)(job))
         code = 0
     except BaseException:  # noqa: BLE001 - it must never go on as the fork server
         traceback.print_exc()

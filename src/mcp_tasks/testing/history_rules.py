@@ -56,9 +56,9 @@ async def _record(
                 began = began._replace(expected=expected)
             if kind != "get" and chance.random() < cancelled:
                 history.append(began)
-                await _leave(_perform(backend, began), chance.randrange(4))
+                await leave(perform(backend, began), chance.randrange(4))
                 continue
-            task = asyncio.create_task(_perform(backend, began))
+            task = asyncio.create_task(perform(backend, began))
             await asyncio.wait([task])
             assert not task.cancelled(), f"{began} was cancelled with somebody else's call"
             try:
@@ -74,7 +74,7 @@ async def _record(
     return history
 
 
-async def _perform(backend: StorageBackend, call: Operation) -> Operation:
+async def perform(backend: StorageBackend, call: Operation) -> Operation:
     """Make a call, and return it with its answer."""
     try:
         match call.kind:
@@ -94,7 +94,7 @@ async def _perform(backend: StorageBackend, call: Operation) -> Operation:
         return call._replace(version=conflict.actual, conflict=True)
 
 
-async def _leave(call: Coroutine[Any, Any, Operation], turns: int) -> None:
+async def leave(call: Coroutine[Any, Any, Operation], turns: int) -> None:
     """Begin a call, and go away after some turns of the loop."""
     task = asyncio.create_task(call)
     for _ in range(turns):
