@@ -85,12 +85,12 @@ QUICK = (
 LONG = (
     _once(name="once-more", kills=2, lapses=1),
     _rerun(name="rerun-step-lapse", body="step", lapses=1),
-    _rerun(name="rerun-late-write", kills=0, late=1, lapses=1),
+    _rerun(name="rerun-late-write", kills=0, late=1, lapses=1, unsure=("task",)),
     _once(name="drain-once-lapse", drains=(0,), lapses=1),
     _rerun(name="drain-rerun-lapse", body="step", drains=(0,), kills=0, lapses=1),
     _resume(name="drain-wait", body="wait", drains=(0,), answers=_ANSWER),
     _rerun(name="cancel-hang-lapse", body="hang", cancels=_CANCEL, lapses=1),
-    _rerun(name="cancel-lapse", cancels=_CANCEL, kills=0, lapses=1),
+    _once(name="cancel-lapse", cancels=_CANCEL, kills=0, lapses=1),
     _rerun(name="fence", body="hang", kills=0, lapses=1, fences=True),
     _once(name="fence-once", body="hang", kills=0, lapses=1, fences=True, cancels=_CANCEL),
     _once(name="loops-once", lapses=1, loops=True),
@@ -106,7 +106,7 @@ LONG = (
     _rerun(name="trim-lapse", trims=True, kills=0, lapses=1),
     _resume(name="wait-lapse", body="wait", answers=_ANSWER, lapses=1),
     _resume(name="wait-cancel", body="wait", answers=_ANSWER, cancels=_CANCEL),
-    _resume(name="park-lapse", body="park", answers=_ANSWER, lapses=1),
+    _resume(name="park-lapse", body="park", answers=_ANSWER, kills=0, lapses=1),
     _resume(name="park-cancel", body="park", answers=_ANSWER, cancels=((0, 0),)),
     _rerun(
         name="queue-twice",
