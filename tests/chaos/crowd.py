@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.chaos.histories import call_at_random
 from tests.chaos.scene import FOR_EVER, ONCE, POISON, RESUMABLE, Scene, until
 
 from mcp_tasks.domain.status import TaskStatus
@@ -167,8 +166,3 @@ async def maker(job: dict[str, Any]) -> None:
     for tool in job["kinds"]:
         await scene.create(tool, POISON if tool == "poison" else FOR_EVER, here=False)
     await scene.store.close()
-
-
-async def caller(job: dict[str, Any]) -> None:
-    """Call a backend at random, and write down what is called and answered."""
-    await call_at_random(job)
