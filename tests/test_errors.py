@@ -52,6 +52,22 @@ MADE: list[errors.MCPTasksError] = [
 ids = [type(error).__name__ for error in MADE]
 
 
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (errors.InvalidKeyError("ab", "no colon"), "nothing was read or written. A key is"),
+        (errors.NotReadyError("working"), "Only a 'completed' one has"),
+        (errors.JournalFullError("entries", 10), "or raise StoreConfig.max_steps"),
+        (errors.JournalFullError("bytes", 10), "or raise StoreConfig.max_journal_bytes"),
+        (errors.LeaseLostError(2), "Stop working on it"),
+        (errors.RecordFormatError("it is damaged"), "restore it from a backup"),
+    ],
+)
+def test_a_text_says_what_to_do(error: errors.MCPTasksError, remedy: str) -> None:
+    """Who reads it has no page at hand."""
+    assert remedy in str(error)
+
+
 def test_every_error_is_here() -> None:
     """A new class is tested too."""
     abstract = {errors.MCPTasksError, errors.StorageError, errors.TaskError}

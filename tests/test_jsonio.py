@@ -197,6 +197,6 @@ def test_a_refusal_names_the_value_and_shows_none_of_it() -> None:
         to_json({"password": object()}, what="the arguments", max_bytes=10)
 
     assert str(refused.value) == (
-        "the arguments cannot be stored: a value of type object is not JSON; nothing was stored"
+        "the arguments cannot be accepted: a value of type object is not JSON; nothing was stored"
     )
     assert refused.value.code == -32602

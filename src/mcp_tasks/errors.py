@@ -113,7 +113,10 @@ class InvalidKeyError(StorageError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"invalid key {self.key!r}: {self.reason}"
+        return (
+            f"invalid key {self.key!r}: {self.reason}; nothing was read or written. A key is "
+            "'partition:sort', each as mcp_tasks.storage.keys.encode makes it of a text"
+        )
 
 
 class OutcomeUnknownError(StorageError):
@@ -275,7 +278,7 @@ class NotReadyError(TaskError):
         super().__init__(self.status)
 
     def __str__(self) -> str:
-        return f"the task is {self.status!r}; it has no result"
+        return f"the task is {self.status!r}; it has no result. Only a 'completed' one has"
 
 
 class QuotaExceededError(TaskError):
@@ -307,7 +310,7 @@ class OwnerActiveError(TaskError):
 
 
 class InvalidValueError(TaskError):
-    """A value that cannot be stored: not JSON, too deep, too large. Nothing was stored."""
+    """A value that the store does not take: not JSON, too deep, too large. Nothing was stored."""
 
     code = INVALID_PARAMS
 
@@ -317,7 +320,7 @@ class InvalidValueError(TaskError):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"{self.what} cannot be stored: {self.problem}; nothing was stored"
+        return f"{self.what} cannot be accepted: {self.problem}; nothing was stored"
 
 
 class VariablesTooLargeError(InvalidValueError):
@@ -424,7 +427,11 @@ class JournalFullError(TaskError):
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"the journal holds {self.limit} {self.what}, which is the limit; not recorded"
+        setting = "max_journal_bytes" if self.what == "bytes" else "max_steps"
+        return (
+            f"the journal holds {self.limit} {self.what}, which is the limit; nothing was "
+            f"recorded. Do more work in one step, or raise StoreConfig.{setting}"
+        )
 
 
 class LeaseLostError(TaskError):
@@ -435,7 +442,10 @@ class LeaseLostError(TaskError):
         self.attempt = attempt
 
     def __str__(self) -> str:
-        return f"attempt {self.attempt} no longer runs this task; nothing was written"
+        return (
+            f"attempt {self.attempt} no longer runs this task; nothing was written. "
+            "Stop working on it"
+        )
 
 
 class NotDurableError(TaskError):
@@ -491,7 +501,10 @@ class RecordFormatError(TaskError):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"the task's record cannot be used: {self.problem}; nothing was changed"
+        return (
+            f"the task's record cannot be used: {self.problem}; nothing was changed. Upgrade this "
+            "process if a newer release wrote it, or restore it from a backup"
+        )
 
 
 class StoreUnavailableError(TaskError):

@@ -120,7 +120,7 @@ async def test_a_larger_body_is_taken_where_the_server_says_so() -> None:
     async with app.router.lifespan_context(app), browse(app) as http:
         reply = (await post(http, "tools/call", params)).json()
 
-    assert heading_of(reply["error"]["message"]) == "… cannot be stored: …; nothing was stored"
+    assert heading_of(reply["error"]["message"]) == "… cannot be accepted: …; nothing was stored"
     small = server().streamable_http_app(json_response=True)
     async with small.router.lifespan_context(small), browse(small) as http:
         assert (await post(http, "tools/call", params)).status_code == 413

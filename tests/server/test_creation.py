@@ -289,7 +289,7 @@ async def test_arguments_that_cannot_be_stored_are_refused_and_nothing_is_stored
         stored = await _host(tasks).store.list("anonymous")
 
     assert (reply.status, reply.error["code"]) == (400, -32602)
-    assert "arguments cannot be stored" in reply.error["message"]
+    assert "arguments cannot be accepted" in reply.error["message"]
     assert stored.tasks == []
 
 
@@ -308,7 +308,7 @@ async def test_a_bad_result_is_an_error_outcome(stage: Stage, serve: Serve) -> N
         for tool, why in (("large", "bytes of JSON"), ("surrogate", "lone surrogate")):
             task = await wire.outcome(await wire.create(tool))
             assert (task["status"], task["error"]["code"]) == ("failed", -32603)
-            assert "the tool's result cannot be stored: " in task["statusMessage"]
+            assert "the tool's result cannot be accepted: " in task["statusMessage"]
             assert why in task["statusMessage"]
 
 
@@ -376,7 +376,7 @@ async def test_very_many_capabilities_are_refused_by_their_name(stage: Stage, se
         error = (await wire.call("ping")).error
 
     assert error["code"] == -32602
-    assert error["message"].startswith(f"{PREFIX}/clientCapabilities cannot be stored: ")
+    assert error["message"].startswith(f"{PREFIX}/clientCapabilities cannot be accepted: ")
     assert "4096 are allowed" in error["message"]
 
 

@@ -98,7 +98,7 @@ async def test_what_is_no_key_is_refused(stage: Stage, serve: Serve, key: Any) -
         reply = await wire.call("order", **keyed(key))
 
     assert (reply.status, reply.error["code"]) == (400, -32602)
-    assert "the idempotency key cannot be stored" in reply.error["message"]
+    assert "the idempotency key cannot be accepted" in reply.error["message"]
 
 
 async def test_no_key_is_none(stage: Stage, serve: Serve) -> None:

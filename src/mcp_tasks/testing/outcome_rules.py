@@ -69,7 +69,7 @@ class OutcomeRules:
         task = await store.create("ada", CALL)
         before = await raw(store, task)
 
-        with pytest.raises(InvalidValueError, match="the result cannot be stored"):
+        with pytest.raises(InvalidValueError, match="the result cannot be accepted"):
             await store.complete_with_result("ada", task.task_id, [bad])
 
         assert await raw(store, task) == before
