@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
     Any,
+    Final,
     Generic,
     Literal,
     Protocol,
@@ -27,7 +28,7 @@ import anyio
 import anyio.from_thread
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from mcp_tasks.errors import ConfigurationError, InvalidAnswerError, TaskError
+from mcp_tasks.errors import ConfigurationError, InvalidAnswerError, InvalidValueError, TaskError
 from mcp_tasks.settings import check_type
 from mcp_tasks.step_values import bare, values_of
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Ts = TypeVarTuple("Ts")
+
+MAX_KEY_CHARACTERS: Final = 255
+"""The longest key of a step or a question."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +240,8 @@ class TaskContext:
             retry: How often to try again when `fn` raises; `None` for once.
 
         Raises:
-            InvalidValueError: The value is no JSON, or too large. Nothing was recorded.
+            InvalidValueError: The value is no JSON, or too large, or the key too long. Nothing was
+                recorded.
             JournalMismatchError: This key was recorded for something else.
             JournalFullError: Too many steps. Nothing was recorded.
             LeaseLostError: Another worker may run this task now; stop.
@@ -484,8 +489,16 @@ class SyncTaskContext:
 
 
 def _plain(key: object) -> str:
-    """Return a key as the very type that is stored; a subclass of `str` may come from anywhere."""
+    """Return a key as the very type that is stored; a subclass of `str` may come from anywhere.
+
+    Raises:
+        TypeError: It is no text.
+        InvalidValueError: It is too long: keys are in the record itself.
+    """
     if not isinstance(key, str):
         msg = f"a key is a text, not {type(key).__name__}: {key!r}"
         raise TypeError(msg)
+    if len(key) > MAX_KEY_CHARACTERS:
+        problem = f"{len(key)} characters, {MAX_KEY_CHARACTERS} are allowed"
+        raise InvalidValueError(f"the key {key[:20]!r}…", problem)
     return str.__str__(key)

@@ -412,6 +412,11 @@ class JournalMismatchError(TaskError):
         self.found = found
 
     def __str__(self) -> str:
+        if self.recorded == f"{self.found} earlier in this run":
+            return (
+                f"step {self.key!r} runs twice in one run of the tool, both times as {self.found}. "
+                "Give each step its own key; in a loop, put the number into it"
+            )
         return (
             f"step {self.key!r} was recorded as {self.recorded}, now it is {self.found}. "
             "Keys must name the same work on every run; give changed work a new key"

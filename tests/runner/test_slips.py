@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from mcp_tasks.domain.record import Call, inline
+from mcp_tasks.errors import InvalidValueError
 from mcp_tasks.ids import short
 from mcp_tasks.runner import Failed, RunnerConfig
 from mcp_tasks.store import TaskStore
@@ -52,6 +53,8 @@ SLIPS: dict[str, Callable[[TaskContext], Awaitable[Any]]] = {
     "a numbered step": lambda t: t.step(wrong(5), nothing),
     "a numbered question": lambda t: t.elicit(wrong(5), "?", Name),
     "a numbered request": lambda t: t.request("elicitation/create", {}, key=wrong(5)),
+    "a step with a long name": lambda t: t.step("k" * 256, nothing),
+    "a question with a long name": lambda t: t.elicit("k" * 256, "?", Name),
     "variables in pairs": lambda t: t.set_variables(wrong([("a", 1)])),
     "progress in words": lambda t: t.progress(wrong("3"), wrong("10"), "words"),
     "progress of nothing": lambda t: t.progress(wrong(None), None, "words"),
@@ -75,6 +78,28 @@ async def test_a_slip_of_type_is_an_error_in_the_tool(stand: Stand, slip: str) -
     said = await stand.value(await stand.create(runner, "slips", policy=stand.resumable))
 
     assert said != "no error"
+
+
+async def test_a_key_may_have_a_length_and_no_more(stand: Stand) -> None:
+    """Else the record would be too large, and nobody could tell why."""
+
+    async def names(task: TaskContext) -> str:
+        await task.step("k" * 255, nothing)
+        try:
+            await task.step("k" * 256, nothing)
+        except InvalidValueError as error:
+            return str(error)
+        return "no error"
+
+    stand.tool(names)
+    runner = await stand.runner()
+
+    said = await stand.value(await stand.create(runner, "names", policy=stand.resumable))
+
+    assert said == (
+        "the key 'kkkkkkkkkkkkkkkkkkkk'… cannot be accepted: 256 characters, 255 are allowed; "
+        "nothing was stored"
+    )
 
 
 async def test_a_text_of_a_type_of_its_own_is_a_text(stand: Stand) -> None:
