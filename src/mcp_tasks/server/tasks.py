@@ -69,7 +69,9 @@ class Tasks(TasksExtension):
             server's name; renaming the server then hides its tasks from it. A server without a
             name is told from others, in the default store, by the file that makes it.
         worker: Run tasks in this process; otherwise only serve them, and another one runs them.
-        owner_of: Returns the owner of a request's tasks, or `None` for the rule of this library.
+        owner_of: A plain function that returns the owner of a request's tasks, or `None` for the
+            rule of this library. A request for which it returns an empty name, or one of that
+            rule's own (`anonymous`, `local`, `9:principal:…`), is refused.
         around_run: Entered around every run of a tool, as an async context manager given the
             `TaskContext`: for tracing, sessions, credentials.
         signals: Begin to drain when SIGTERM arrives. The handler that was there is called too.
