@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.chaos import crowd
 from tests.chaos.harness import ROOT
-from tests.chaos.scene import Log
+from tests.chaos.scene import FOR_EVER, TOOLS, Scene, until
 
 import mcp_tasks
 
@@ -19,11 +19,35 @@ import mcp_tasks
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mcp_tasks.context import TaskContext
+
 
 async def member(job: dict[str, Any]) -> None:
     """Be a member of a crowd, and say of which build."""
-    Log(job["acks"]).write(who=job["name"], what="build", path=mcp_tasks.__file__)
+    scene = Scene(job)
+    scene.say("build", path=mcp_tasks.__file__)
+    for _ in range(2):
+        await scene.create("stays", FOR_EVER, here=False)
+    await scene.store.close()
     await crowd.member(job)
+
+
+async def _stays(scene: Scene, task: TaskContext) -> dict[str, Any]:
+    """Run for as long as servers are replaced, ten seconds at most; handed on, run again."""
+
+    async def is_over() -> bool:
+        return over(scene.acks.path.parent).exists()
+
+    await until(is_over, 10)
+    return {}
+
+
+TOOLS["stays"] = _stays
+
+
+def over(folder: Path) -> Path:
+    """Return the file that is there when no more servers are replaced."""
+    return folder / "over"
 
 
 class NoBuildError(Exception):

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.chaos.builds import NoBuildError, previous_build
+from tests.chaos.builds import NoBuildError, over, previous_build
 from tests.chaos.conftest import MANY, ROUNDS
 from tests.chaos.harness import nursery
 from tests.chaos.scene import until
@@ -87,10 +87,14 @@ async def test_a_rolling_upgrade_loses_nothing_and_does_nothing_twice(
             members += [await old.start(dice) for _ in range(SIZE)]
             for turn in range(TURNS if ROUNDS >= MANY else 1):
                 await _replace(members, (new, old)[turn % 2], dice)
-            await stages[1].finish(workers=SIZE)
+            over(folder).touch()
             for one in members:
                 one.send(signal.SIGTERM)
             assert {await one.ended() for one in members} == {0}, [o.last_words for o in members]
+            members = [await stages[1].fork("crowd.helper")]  # runs what they handed back
+            await stages[1].finish(workers=1)
+            members[0].send(signal.SIGTERM)
+            assert await members[0].ended() == 0, members[0].last_words
             verdict = await stages[1].judge()
         finally:
             for one in members:
