@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with POSI
 
 PROGRAM = Path(__file__).parent / "programs" / "worker.py"
 LIMIT = 20.0
-PATIENT = {"beat": 5.0, "fence": 10.0, "lease": 15.0}
+PATIENT: dict[str, Any] = {"beat": 5.0, "fence": 10.0, "lease": 15.0}
 """The usual lease: with a short one a busy machine makes a live worker look dead."""
 
 SHORT = {"beat": 0.2, "fence": 0.5, "lease": 1.0, "scan": 0.2, "look": 0.1, "drain": 0.3}
