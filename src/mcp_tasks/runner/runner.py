@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CapacityLimiter
@@ -19,6 +20,7 @@ from mcp_tasks.errors import (
     MCPTasksError,
     RecordFormatError,
     StorageError,
+    StoreUnavailableError,
     TaskExpiredError,
     TaskNotFoundError,
 )
@@ -396,6 +398,7 @@ class Runner:
             if not worker.is_good or self._draining:
                 await self._hand_back(attempt)
                 attempt = None
+                await self._check_promise(created.record)
         except BaseException as error:
             if isinstance(error, Exception):
                 if not born.done():
@@ -420,6 +423,13 @@ class Runner:
         if attempt is not None:
             await asyncio.sleep(0)  # whoever waits for the id comes before the body
             await self._run(attempt)
+
+    async def _check_promise(self, record: TaskRecord) -> None:
+        """Refuse to give out the id of a task that a takeover ended before it was whole."""
+        with suppress(MCPTasksError):
+            record = await self.store.get(record.owner, record.task_id)
+        if record.is_terminal and record.attempt == 1:
+            raise StoreUnavailableError(happened=False)
 
     async def get(self, owner: str, task_id: str) -> TaskRecord:
         """Return a task; one that runs here is given a moment to change first.
