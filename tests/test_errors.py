@@ -48,6 +48,9 @@ MADE: list[errors.MCPTasksError] = [
     errors.ContentionError(16),
     errors.RecordFormatError("it is damaged"),
     errors.StoreUnavailableError(happened=None),
+    errors.TaskCancelledError("01m88", "by its owner"),
+    errors.TaskUnreachableError("mcp-task:1:01m88", 60.0, "Connection closed"),
+    errors.InvalidHandleError("it names no task"),
 ]
 ids = [type(error).__name__ for error in MADE]
 

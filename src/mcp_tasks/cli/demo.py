@@ -27,6 +27,7 @@ from mcp_tasks.cli.count import count
 from mcp_tasks.cli.demo_process import DemoServer
 from mcp_tasks.cli.demo_store import demo_store
 from mcp_tasks.client import TasksClient, reconnecting_http
+from mcp_tasks.errors import ConfigurationError
 
 
 if TYPE_CHECKING:
@@ -46,18 +47,6 @@ KILL_AT = 0.4
 _FEWEST = 2
 _LIMIT = 300.0
 BATCHES_DONE = re.compile(r"(\d+)/(\d+) batches")
-
-
-class NothingToShowError(Exception):
-    """The folder has too few files to kill anything in the middle of."""
-
-    def __init__(self, folder: Path, files: int) -> None:
-        super().__init__(folder, files)
-        self.folder = folder
-        self.files = files
-
-    def __str__(self) -> str:
-        return f"{self.folder} has {self.files} readable files; the demo needs {_FEWEST} or more"
 
 
 class Screen:
@@ -131,6 +120,10 @@ async def run(folder: Path | None, store: str, console: Console) -> bool:
 
     Returns:
         True if every check held.
+
+    Raises:
+        ConfigurationError: The store cannot be shown, or the folder has too few files.
+        StorageError: The store cannot be reached.
     """
     place = (folder or Path(sysconfig.get_path("stdlib"))).resolve()
     began = time.monotonic()
@@ -139,7 +132,10 @@ async def run(folder: Path | None, store: str, console: Console) -> bool:
             console.print(f"Counting {place} first, with other code than the tool's …")
             expected = await anyio.to_thread.run_sync(count, place)
             if expected.files < _FEWEST:
-                raise NothingToShowError(place, expected.files)
+                raise ConfigurationError(
+                    f"{place} has {expected.files} readable files; the demo needs {_FEWEST} or "
+                    "more, to kill its server in the middle of them. Name another folder"
+                )
             story = await _show(DemoServer(Path(temp), kept_in), place, expected, console)
     return _tell(story, expected, kept_in.words, console, time.monotonic() - began)
 

@@ -12,7 +12,7 @@ import anyio
 import typer
 from rich.console import Console
 
-from mcp_tasks.cli.demo import NothingToShowError, run
+from mcp_tasks.cli.demo import run
 from mcp_tasks.cli.operate import (
     count_tasks,
     list_tasks,
@@ -93,7 +93,7 @@ def demo(
     """Kill a server in the middle of a tool call, restart it, and see the same task finish."""
     try:
         good = anyio.run(run, folder, store, _console())
-    except (NothingToShowError, MCPTasksError) as error:
+    except MCPTasksError as error:
         _fail(error)
     raise typer.Exit(0 if good else 1)
 

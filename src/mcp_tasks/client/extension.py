@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 from mcp.client.extension import ClientExtension, ResultClaim
 
-from mcp_tasks.client.errors import TaskUnreachableError
 from mcp_tasks.client.handle import RETRY_FOR, TaskHandle
 from mcp_tasks.client.snapshot import snapshot
 from mcp_tasks.client.wire import CreateTaskResult
+from mcp_tasks.errors import TaskUnreachableError
 from mcp_tasks.protocol.v2026_07_28 import EXTENSION, IDEMPOTENCY_KEY, PROTOCOL_VERSION
 
 

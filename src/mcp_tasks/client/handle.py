@@ -12,12 +12,12 @@ from mcp_types import INTERNAL_ERROR, CallToolResult
 from pydantic import BaseModel, ValidationError
 
 from mcp_tasks.client.driver import Driver
-from mcp_tasks.client.errors import InvalidHandleError, TaskCancelledError
 from mcp_tasks.client.link import TaskLink
 from mcp_tasks.client.snapshot import TaskSnapshot
 from mcp_tasks.client.wire import first_problem
 from mcp_tasks.clock import SystemClock
 from mcp_tasks.domain.status import TaskStatus
+from mcp_tasks.errors import InvalidHandleError, TaskCancelledError
 
 
 if TYPE_CHECKING:

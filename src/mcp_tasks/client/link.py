@@ -14,7 +14,6 @@ import anyio
 from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, REQUEST_TIMEOUT
 
-from mcp_tasks.client.errors import TaskUnreachableError
 from mcp_tasks.client.wire import (
     Acknowledgement,
     BadAnswerError,
@@ -25,6 +24,7 @@ from mcp_tasks.client.wire import (
     UpdateTaskParams,
     UpdateTaskRequest,
 )
+from mcp_tasks.errors import TaskUnreachableError
 
 
 if TYPE_CHECKING:
