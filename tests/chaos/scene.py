@@ -213,12 +213,14 @@ async def _work(scene: Scene, task: TaskContext) -> dict[str, Any]:
 
 
 async def _writes(scene: Scene, task: TaskContext) -> dict[str, Any]:
-    """Write again and again on the first attempt."""
+    """Write again and again on the first attempt; on later ones write nothing, and go on."""
     number = 0
     while task.attempt == 1:
         number += 1
         await task.set_variables({"by": 1, "number": number})
         await asyncio.sleep(0.002)
+    scene.note(task, "holds")
+    await asyncio.Event().wait()
     return {}
 
 
