@@ -132,7 +132,7 @@ LONG = (
     _rerun(name="two-rerun", creates=((0, 0), (1, 1))),
     _rerun(name="two-drain", creates=((0, 0), (0, 1)), drains=(0,), kills=0),
     _rerun(name="quota-rerun", creates=((0, 0), (1, 1)), limit=1),
-    _rerun(name="expiry-lapse", body="hang", kills=0, lapses=1, ages=(0,), extends=(0,)),
+    _once(name="expiry-lapse", body="hang", kills=0, lapses=1, ages=(0,)),
     _once(
         name="expiry-quota-extend",
         creates=((0, 0), (1, 1)),

@@ -12,36 +12,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.model.actors import CONFLICT, OK, UNANSWERED
+from tests.model.actors import UNANSWERED
+from tests.model.database import STORE, Database, replaced
 from tests.model.processes import (
     AGES,
     BODIES,
     BUSY,
     HOLDERS,
-    LATE,
-    LEFT,
     PROCESSES,
     PROMISES,
     THREADS,
     Process,
 )
-from tests.model.rules import Rules
 from tests.model.search import Step, ViolationError
 from tests.model.store import (
     INDEX,
     NOBODY,
-    PARTS,
-    ROSTER,
     SHEETS,
     TAKEN,
     TASKS,
     TOMBSTONE,
     WORKERS,
-    delete,
     get,
     put,
     told,
-    version_of,
 )
 from tests.model.workers import Protocol
 
@@ -51,24 +45,16 @@ if TYPE_CHECKING:
 
     from tests.model.actors import Request
     from tests.model.configuration import Configuration
-    from tests.model.processes import Left, Thread
+    from tests.model.processes import Thread
     from tests.model.search import Label, State
     from tests.model.store import Found
 
-
-STORE = frozenset({"get", "cas", "put", "del", "list", "del_sheets", "sweep"})
-"""Requests that go to the database."""
 
 WAITS = frozenset({"lock", "wait", "lapsed", "held", "settled", "pick"})
 """Requests that may have to wait for something in the process."""
 
 
-def replaced(state: State, part: int, value: Any) -> State:
-    """Return a state with one part changed."""
-    return (*state[:part], value, *state[part + 1 :])
-
-
-class Machine:
+class Machine(Database):
     """A configuration as something to search.
 
     Attributes:
@@ -76,8 +62,7 @@ class Machine:
     """
 
     def __init__(self, configuration: Configuration) -> None:
-        self.configuration = configuration
-        self.rules = Rules(configuration)
+        super().__init__(configuration)
         self.reached: set[str] = set()
         self._protocol = Protocol(configuration)
         self._known: dict[tuple[str, tuple[Any, ...], tuple[Any, ...]], Request] = {}
@@ -326,8 +311,6 @@ class Machine:
         left = frozenset(thread for thread in state[THREADS] if thread[0] != p)
         return replaced(state, THREADS, left)
 
-    # --- the database ----------------------------------------------------------------------------
-
     def _answers(self, state: State, p: int, wanted: Request) -> Iterable[tuple[Any, State]]:
         """Return every answer to a request, with the state after it; none while it must wait."""
         kind, *words = wanted
@@ -335,65 +318,7 @@ class Machine:
             return [(None, state)]
         if kind in WAITS:
             return self._waits(state, p, kind, words)
-        key = words[1]
-        if kind == "cas":
-            return self._swap(state, p, key, *words[2:])
-        if kind == "list":
-            return [(self._entries(state, key), state)]
-        if kind == "del_sheets":
-            left = tuple(item for item in state[SHEETS] if item[0][1] != key)
-            return [(None, replaced(state, SHEETS, left))]
-        if kind == "sweep":
-            if self.configuration.is_wrong("sweep_blind"):
-                state = replaced(state, ROSTER, delete(state[ROSTER], key))
-            return [(None, replaced(state, AGES, (*state[AGES][:-1], 0)))]
-        part = PARTS[key[0]]
-        if kind == "get":
-            return [(get(state[part], key), state)]
-        if kind == "put":
-            if key[0] == "worker":
-                return [(None, replaced(state, part, put(state[part], key, TAKEN)))]
-            return [(None, replaced(state, part, put(state[part], key, None)))]
-        return [(None, replaced(state, part, delete(state[part], key)))]
-
-    def _entries(self, state: State, d: int) -> tuple[tuple[int, int], ...]:
-        """Return what lies on the sheets of `d`."""
-        blocks = 1 if self.configuration.is_wrong("one_block_taken") else len(state[SHEETS])
-        sheets = (item for item in state[SHEETS] if item[0][1] == d)
-        found = (sheet.value for (_, _, block), sheet in sheets if block < blocks)
-        return tuple(sorted(entry for entries in found for entry in entries))
-
-    def _swap(
-        self, state: State, p: int, key: Any, version: int, value: Any, tag: Any
-    ) -> list[tuple[str, State]]:
-        if version_of(state[PARTS[key[0]]], key) != version:
-            return [(CONFLICT, state)]
-        after = self.written(state, key, version, value, tag)
-        found = [(OK, after)]
-        left: Left = state[LEFT]
-        if key[0] not in self.configuration.unsure:
-            return found
-        if left.lost:
-            found.append((UNANSWERED, replaced(after, LEFT, left._replace(lost=left.lost - 1))))
-        if left.late:
-            later = replaced(state, LEFT, left._replace(late=left.late - 1))
-            later = replaced(later, LATE, state[LATE] | {(key, version, value, tag)})
-            found.append((UNANSWERED, later))
-        return found
-
-    def written(self, state: State, key: Any, version: int, value: Any, tag: Any) -> State:
-        """Carry out a compare-and-swap that holds, if the rules allow it."""
-        part = PARTS[key[0]]
-        if part == TASKS:
-            state = self.rules.written(state, key[1], value, tag)
-        elif part == ROSTER:
-            state = replaced(state, AGES, (*state[AGES][:-1], 0))
-        if tag[0] == "extend":
-            ages = state[AGES]
-            state = replaced(state, AGES, (*ages[: key[1]], 0, *ages[key[1] + 1 :]))
-        after = replaced(state, part, put(state[part], key, value, version + 1))
-        self.rules.check_roster(after)
-        return after
+        return self.answers(state, kind, words[1:])
 
     # --- waiting ---------------------------------------------------------------------------------
 

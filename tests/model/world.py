@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.model.machine import Machine, replaced
+from tests.model.database import replaced
+from tests.model.machine import Machine
 from tests.model.processes import (
     AGES,
     LATE,
