@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from mcp_tasks.cli.main import app
 from mcp_tasks.domain.record import Call, inline
 from mcp_tasks.domain.status import TaskStatus
+from mcp_tasks.protocol.v2026_07_28 import create_result
 from mcp_tasks.store import TaskStore
 
 
@@ -78,6 +79,27 @@ def test_list_and_show_say_where_a_task_stands(url: str, task_id: str) -> None:
         assert "build" in output
         assert "working" in output
         assert SECRET not in output
+
+
+def test_operators_and_clients_are_told_the_same(url: str, task_id: str) -> None:
+    """How far a task is, in the same words; and not any more when it has ended."""
+    where = ("--store", url, "--namespace", "reports", "--owner", "ada")
+
+    async def report() -> str:
+        async with TaskStore.open(url, namespace="reports") as store:
+            record = await store.progress("ada", task_id, 19_900_000, 20_000_000, None)
+            return create_result(record)["statusMessage"]
+
+    async def end() -> None:
+        async with TaskStore.open(url, namespace="reports") as store:
+            await store.complete_with_result("ada", task_id, {"content": []})
+
+    said = anyio.run(report)
+    assert said == "19900000 of 20000000"
+    assert command("list", *where)[1].endswith(f"  build  {said}\n")
+    anyio.run(end)
+    assert command("list", *where)[1].endswith("  build\n")
+    assert "says" not in command("show", task_id, *where)[1]
 
 
 def test_another_owners_task_is_not_found(url: str, task_id: str) -> None:

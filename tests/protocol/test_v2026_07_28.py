@@ -214,7 +214,8 @@ def test_private_variables_alone_leave_no_trace() -> None:
     ("progress", "words"),
     [
         (Progress(3, 10, "third of ten"), "third of ten"),
-        (Progress(3, 10), "3/10"),
+        (Progress(3, 10), "3 of 10"),
+        (Progress(1234567), "1234567"),
         (Progress(0.5), "0.5"),
     ],
 )
@@ -231,7 +232,7 @@ def test_what_was_said_explicitly_comes_before_progress() -> None:
 
 
 def test_progress_is_over_when_the_task_is() -> None:
-    """`3/10` on a completed task would be read as a result."""
+    """`3 of 10` on a completed task would be read as a result."""
     assert "statusMessage" not in wire.detailed_task(replace(COMPLETED, progress=Progress(3, 10)))
 
 

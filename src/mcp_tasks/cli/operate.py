@@ -10,6 +10,7 @@ from unicodedata import category
 from rich.cells import cell_len
 
 from mcp_tasks.errors import ConfigurationError
+from mcp_tasks.protocol.v2026_07_28 import status_message
 from mcp_tasks.store import TaskStore
 
 
@@ -52,7 +53,7 @@ async def show_task(
         "task": task.task_id,
         "tool": task.call.tool,
         "status": task.status.value,
-        "says": _says(task),
+        "says": status_message(task) or "",
         "created": f"{task.created_at:%Y-%m-%d %H:%M:%S}",
         "updated": f"{task.updated_at:%Y-%m-%d %H:%M:%S}",
         "lives until": f"{task.deadline:%Y-%m-%d %H:%M:%S}",
@@ -151,7 +152,7 @@ def _table(tasks: Sequence[TaskRecord], width: int | None) -> list[str]:
     """
     if not tasks:
         return []
-    said = [(_plain(task.call.tool), _plain(_says(task))) for task in tasks]
+    said = [(_plain(task.call.tool), _plain(status_message(task) or "")) for task in tasks]
     facts = [
         (task.task_id, task.status.value, str(task.attempt), f"{task.updated_at:%Y-%m-%d %H:%M:%S}")
         for task in tasks
@@ -185,13 +186,3 @@ def _plain(text: str) -> str:
     return "".join(
         char if char.isprintable() or category(char) == "Zs" else repr(char)[1:-1] for char in text
     )
-
-
-def _says(task: TaskRecord) -> str:
-    if task.message:
-        return task.message
-    if task.error is not None:
-        return task.error.message
-    if task.progress is not None:
-        return task.progress.message or f"{task.progress.current:g}"
-    return ""

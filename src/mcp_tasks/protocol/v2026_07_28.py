@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET, Raw
 
 from mcp_tasks.domain.status import TaskStatus
+from mcp_tasks.domain.transitions import describe
 from mcp_tasks.jsonio import from_json
 
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from mcp_tasks.domain.record import Failure, Payload, Progress, TaskRecord
+    from mcp_tasks.domain.record import Failure, Payload, TaskRecord
 
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
@@ -106,6 +107,20 @@ def beside(record: TaskRecord) -> dict[str, Payload]:
     return wanted
 
 
+def status_message(record: TaskRecord) -> str | None:
+    """Say what a person may be told of a task: its message, why it failed, or how far it is.
+
+    Spec: 2026-07-28 tasks, T-082: a failed task says why.
+    """
+    if record.message is not None:
+        return record.message
+    if record.error is not None:
+        return record.error.message
+    if record.progress is not None and not record.is_terminal:
+        return describe(record.progress)
+    return None
+
+
 def error(failure: Failure) -> dict[str, Any]:
     """Show the JSON-RPC error in which a task ended. Spec: 2026-07-28 tasks, T-083 and T-085."""
     wire: dict[str, Any] = {"code": failure.code, "message": failure.message}
@@ -130,23 +145,10 @@ def _task(record: TaskRecord) -> dict[str, Any]:
         "ttlMs": record.ttl // _MILLISECOND,
         "pollIntervalMs": record.poll_interval // _MILLISECOND,
     }
-    message = record.message
-    if message is None:
-        if record.error is not None:
-            # Spec: 2026-07-28 tasks, T-082: a failed task says why.
-            message = record.error.message
-        elif record.progress is not None and not record.is_terminal:
-            message = _words(record.progress)
+    message = status_message(record)
     if message is not None:
         wire["statusMessage"] = message
     return wire
-
-
-def _words(progress: Progress) -> str:
-    if progress.message is not None:
-        return progress.message
-    done = f"{progress.current:g}"
-    return done if progress.total is None else f"{done}/{progress.total:g}"
 
 
 def _value(name: str, payload: Payload, loaded: Mapping[str, Any]) -> Any:
