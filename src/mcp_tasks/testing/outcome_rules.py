@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import Raw
 
 from mcp_tasks.domain.status import TaskStatus
 from mcp_tasks.errors import (
@@ -84,7 +85,8 @@ class OutcomeRules:
         assert (failed.status, failed.message) == (TaskStatus.FAILED, "no")
         assert failed.error is not None
         assert (failed.error.code, failed.error.message) == (-32001, "no")
-        assert bytes(failed.error.data) == b'{"why":[1,null]}'  # type: ignore[arg-type]
+        assert isinstance(failed.error.data, Raw)
+        assert bytes(failed.error.data) == b'{"why":[1,null]}'
         with pytest.raises(NotReadyError, match="is 'failed'; it has no result"):
             await store.get_result("ada", task.task_id)
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import Raw
 
 from mcp_tasks.domain.record import inline
 from mcp_tasks.domain.status import TaskStatus
@@ -115,7 +116,8 @@ class TimeRules:
 
         assert (found.status, found.ended_at) == (TaskStatus.FAILED, task.deadline)
         assert found.error is not None
-        assert b'"expired"' in bytes(found.error.data)  # type: ignore[arg-type]
+        assert isinstance(found.error.data, Raw)
+        assert b'"expired"' in bytes(found.error.data)
         assert await store.get("ada", task.task_id) == found
         assert (await store.list("ada")).tasks == [found]
 
