@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec import Raw
 from msgspec.structs import replace
+from tests.store.wrappers import Fault, Faulty
 
 from mcp_tasks.domain.record import Call, inline
-from mcp_tasks.errors import InvalidValueError, QuotaExceededError
+from mcp_tasks.errors import InvalidValueError, QuotaExceededError, StoreUnavailableError
 from mcp_tasks.storage.sqlite import SqliteBackend
 from mcp_tasks.store import StoreConfig, TaskStore
 
@@ -118,3 +119,46 @@ def test_a_store_goes_on_after_a_loop_that_ended_in_the_middle_of_a_create(
         return record
 
     assert asyncio.run(again()).status == "working"
+
+
+@pytest.mark.parametrize("fault", [Fault.APPLIED, Fault.LOST, Fault.LATE, Fault.AFTER_RETRY])
+async def test_a_create_that_was_never_answered_is_taken_back(
+    backend: StorageBackend, fault: Fault
+) -> None:
+    """Nobody was told of it and nobody runs it: it must not take a place until it expires."""
+    faulty = Faulty(backend)
+    store = TaskStore(faulty, config=StoreConfig(settle=0.02))
+    faulty.about = lambda key: key.startswith("ada:")
+    faulty.plan = [fault, *[Fault.REFUSED] * 1000]
+
+    with pytest.raises(StoreUnavailableError) as caught:
+        await store.create_claimed(
+            "ada", call(store), "w1", lambda record: asyncio.ensure_future(noted(record))
+        )
+    assert caught.value.happened is None
+    faulty.plan = []
+
+    assert await beside(store) == set()
+    assert not (await backend.list_by_prefix("ada:")).records
+
+
+async def test_a_create_whose_note_failed_is_taken_back(backend: StorageBackend) -> None:
+    """However long the database stays away."""
+    faulty = Faulty(backend)
+    store = TaskStore(faulty, config=StoreConfig(settle=0.02))
+
+    async def refuse(_: TaskRecord) -> None:
+        while not (await backend.list_by_prefix("ada:")).records:
+            await asyncio.sleep(0)
+        faulty.plan = [Fault.REFUSED] * 1000
+        raise StoreUnavailableError(happened=False)
+
+    with pytest.raises(StoreUnavailableError):
+        await store.create_claimed(
+            "ada", call(store), "w1", lambda record: asyncio.ensure_future(refuse(record))
+        )
+    await asyncio.sleep(0.05)
+    faulty.plan = []
+
+    assert await beside(store) == set()
+    assert not (await backend.list_by_prefix("ada:")).records

@@ -133,7 +133,7 @@ class Creation(Records):
         Raises:
             QuotaExceededError: No task was created.
             StoreUnavailableError: With `happened` None a task may exist that nobody knows, and that
-                nobody runs.
+                nobody runs. It is removed when the database answers again.
         """
         self._refuse_if_full(owner)
         while True:
@@ -151,7 +151,7 @@ class Creation(Records):
                 for future in (admitted, noted):
                     future.add_done_callback(_look_at)
                 if written is not None:
-                    self.soon(self._withdraw(written.record))
+                    self.soon(self._take_back(written.record))
                 raise
             if written is None:
                 continue
@@ -213,11 +213,16 @@ class Creation(Records):
         """
         # Half of a record is for what the task will bring: above all, it must be able to end.
         record, data = await self.fitting.fit(record, "", self.head_bytes // 2)
-        version, unanswered = await self.swap_record(record, data, 0)
-        if version is None and unanswered:
-            found = await self.find(record.owner, record.task_id, after_unanswered=True)
-            if found is not None and record.writes[0] in found.record.writes:
-                return found
+        try:
+            version, unanswered = await self.swap_record(record, data, 0)
+            if version is None and unanswered:
+                found = await self.find(record.owner, record.task_id, after_unanswered=True)
+                if found is not None and record.writes[0] in found.record.writes:
+                    return found
+        except StoreUnavailableError as error:
+            if error.happened is None and record.worker is not None:  # else somebody will run it
+                self.soon(self._take_back(record, data))
+            raise
         if version is None:
             self._remove_beside(record)
             return None
@@ -226,6 +231,32 @@ class Creation(Records):
     def _remove_beside(self, record: TaskRecord) -> None:
         if blobs := blobs_to_run(record):
             self.soon(self.payloads.delete(blobs, record.owner, record.task_id))
+
+    async def _take_back(self, record: TaskRecord, data: bytes | None = None) -> None:
+        """Remove a new record that nobody was told of, as soon as the database answers.
+
+        Else it would take one of its owner's places until it expires, and never end.
+
+        Args:
+            record: Which.
+            data: What was written, if it is not known whether that happened. The same write is sent
+                again first: once it is answered, no copy of it can land any more.
+        """
+        delay = 0.1
+        while True:
+            try:
+                if data is not None:
+                    await self.swap_record(record, data, 0)
+                found = await self.find(record.owner, record.task_id)
+                if found is not None and record.writes[0] in found.record.writes:
+                    await self._withdraw(found.record)
+            except StoreUnavailableError:
+                if self.is_closing:
+                    raise
+            else:
+                return
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, 2.0)
 
     async def _withdraw(self, record: TaskRecord) -> None:
         """Remove a new record that nobody was told of."""

@@ -85,6 +85,7 @@ class Records:
         self.index = Index(backend, self.keys, self.config, self.clock)
         self.head_bytes = min(self.config.max_head_bytes, backend.capabilities.max_record_bytes)
         self._later: set[asyncio.Task[None]] = set()
+        self.is_closing = False
 
     async def get(self, owner: str, task_id: str) -> TaskRecord:
         """Return a task. One read of the backend.

@@ -101,8 +101,10 @@ class TaskStore(CreationOnce):
 
     async def close(self) -> None:
         """Finish what is under way, and close the backend if `open` made it."""
+        self.is_closing = True
         while self._later:
             await asyncio.wait(set(self._later))
+        self.is_closing = False
         if self._owns_backend:
             await self.backend.close()
 
