@@ -148,7 +148,7 @@ async def test_a_create_whose_note_failed_is_taken_back(backend: StorageBackend)
     store = TaskStore(faulty, config=StoreConfig(settle=0.02))
 
     async def refuse(_: TaskRecord) -> None:
-        while not (await backend.list_by_prefix("ada:")).records:
+        while not (await backend.list_by_prefix("ada:")).records:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
         faulty.plan = [Fault.REFUSED] * 1000
         raise StoreUnavailableError(happened=False)
