@@ -296,7 +296,6 @@ QUICK_RACES = (
 
 LONG_RACES = (
     Race(name="beats-finely"),
-    Race(name="beats-unanswered-finely", unanswered=1),
     Race(name="beats-outage-finely", outages=1, is_prompt=True),
 )
 
