@@ -101,7 +101,7 @@ async def test_poison_ends_clearly_and_takes_nobody_with_it(
     children: Nursery, stores: Stores, folder: Path, dice: random.Random
 ) -> None:
     """Each poisonous task ends its process three times, among good ones that run there too."""
-    good, poison = (1_000, 100) if ROUNDS >= MANY else (60, 6)
+    good, poison = (1_000, 100) if ROUNDS >= MANY else (30, 3)
     stage = Stage(children, await stores.url("sqlite", folder), "poison", folder)
     config: dict[str, Any] = {"max_running": 4}
     kinds = ["poison"] * poison + ["work"] * good

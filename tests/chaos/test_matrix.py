@@ -25,7 +25,7 @@ STORES = ("sqlite", *SERVERS)
 ACTIONS = ("kill", "stop", "raise")
 AT_ONCE = {"sqlite": 6, "redis": 6, "postgres": 6, "dynamodb": 2}
 CONFIG = {"dynamodb": SLOWER}
-FEW = {"sqlite": 18, "redis": 8, "postgres": 6, "dynamodb": 3}
+FEW = {"sqlite": 12, "redis": 5, "postgres": 4, "dynamodb": 2}
 
 
 @pytest.mark.timeout(900)

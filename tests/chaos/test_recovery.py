@@ -28,7 +28,7 @@ LEASE = RunnerConfig().lease
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
 async def test_a_death_on_this_machine_is_noticed_at_once(
     kind: str, children: Nursery, stores: Stores, folder: Path, dice: random.Random
 ) -> None:

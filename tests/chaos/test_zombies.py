@@ -130,7 +130,9 @@ class Lane(Stage):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["sqlite", *SERVERS])
+@pytest.mark.parametrize(
+    "kind", ["sqlite", *(pytest.param(name, marks=pytest.mark.long) for name in SERVERS)]
+)
 async def test_a_worker_that_wakes_after_its_lease_writes_nothing(
     kind: str, children: Nursery, stores: Stores, folder: Path, dice: random.Random
 ) -> None:
