@@ -67,7 +67,7 @@ async def test_a_rolling_upgrade_loses_nothing_and_does_nothing_twice(
     dice: random.Random,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Forward, and in the long run back and forward again; half of the servers leave unasked."""
+    """Forward, and in the long run back and forward again; a third of the servers are killed."""
     source: Path | None = None
     try:
         source = previous_build(folder / "before")
@@ -112,7 +112,7 @@ async def test_a_rolling_upgrade_loses_nothing_and_does_nothing_twice(
 
 
 async def _replace(members: list[Child], by: Build, dice: random.Random) -> None:
-    """Replace all members, one after the other: every second one ends in order, the others not."""
+    """Replace all members, one after the other: the second is killed, the others end in order."""
     for place in range(SIZE):
         await asyncio.sleep(dice.uniform(0.1, 0.4))
         leaving, members[place] = members[place], await by.start(dice)
