@@ -237,10 +237,10 @@ class GroupCommit:
             or opening.done()
             or opening.get_loop() is not asyncio.get_running_loop()
         ):
-            self._opening = self._on_thread(self._open)
+            opening = self._opening = self._on_thread(self._open)
             # Nobody may be waiting; a transaction that cannot begin says why by itself.
-            self._opening.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return self._opening
+            opening.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return opening
 
     async def close(self) -> None:
         """End what is under way, then let go of file and thread."""
