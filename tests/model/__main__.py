@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tests.model.configurations import LONG, QUICK
 from tests.model.lease import LONG_RACES, QUICK_RACES, RACE_MISTAKES, Lease, raced
-from tests.model.mistakes import LATE_CLAIM, MISTAKES, planted
+from tests.model.mistakes import MISTAKES, planted
 from tests.model.search import search
 from tests.model.world import World
 
@@ -58,11 +58,6 @@ def main() -> int:
 
 def _sound() -> dict[str, System]:
     systems: dict[str, System] = {c.name: World(c) for c in QUICK + LONG}
-    systems |= {
-        f"{name}, not made": World(mistake.where)
-        for name, mistake in MISTAKES.items()
-        if mistake.is_long and mistake.where is not LATE_CLAIM
-    }
     return systems | {race.name: Lease(race) for race in QUICK_RACES + LONG_RACES}
 
 
