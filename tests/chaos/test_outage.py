@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.chaos.conftest import MANY, ROUNDS
 from tests.chaos.outage import freeze, thaw
 from tests.chaos.scene import until
 from tests.chaos.stage import Stage
@@ -68,7 +69,7 @@ async def test_nothing_is_lost_or_done_twice_while_the_database_is_away(
         }
         hosts = [await stage.fork("outage.host", **job) for _ in range(HOSTS)]
         try:
-            assert await until(lambda: _run(stage), 30), [one.last_words for one in hosts]
+            assert await until(lambda: _run(stage), 60), [one.last_words for one in hosts]
             assert len({line["pid"] for line in stage.witness.read()}) == HOSTS
             for one in hosts:
                 one.send(signal.SIGUSR1)
@@ -102,10 +103,10 @@ async def test_nothing_is_lost_or_done_twice_while_the_database_is_away(
     assert {record.status for _, _, record in final.values()} == {TaskStatus.COMPLETED}, said
     assert len(promised) >= TASKS, said
     assert 0 < meanwhile < TASKS, said
-    assert took <= SOON, said
+    assert took <= (SOON if ROUNDS >= MANY else 2 * SOON), said
 
 
-CALM: dict[str, Any] = {"beat": 0.5, "fence": 2.0, "lease": 4.0, "scan": 0.4, "cleanup_every": 0}
+CALM: dict[str, Any] = {"beat": 0.5, "fence": 3.0, "lease": 6.0, "scan": 0.4, "cleanup_every": 0}
 
 
 async def test_a_reaper_that_could_not_read_takes_nobody_over_by_that_alone(
@@ -120,20 +121,20 @@ async def test_a_reaper_that_could_not_read_takes_nobody_over_by_that_alone(
         host = await stage.fork("outage.host", url=mine, times=CALM, tasks=1, away=0)
         reaper = await stage.fork("crowd.helper", url=theirs, times=CALM)
         try:
-            assert await until(lambda: _have_begun(stage), 20)
+            assert await until(lambda: _have_begun(stage), 60)
             await asyncio.sleep(2 * CALM["scan"])  # it has seen the other one
             before = await stage.look()
             for proxy in (one, two):
                 proxy.refusing = True
                 proxy.cut()
-            await asyncio.sleep(1.5 * CALM["lease"])
+            await asyncio.sleep(1.25 * CALM["lease"])
             two.refusing = False
             await asyncio.sleep(2 * CALM["scan"])
             one.refusing = False
             await asyncio.sleep(2 * CALM["beat"])
             assert before == await stage.look()
             host.send(signal.SIGUSR1)
-            assert await until(lambda: _are_over(stage), 20)
+            assert await until(lambda: _are_over(stage), 60)
             for child in (host, reaper):
                 child.send(signal.SIGTERM)
                 assert await child.ended() == 0, child.last_words
