@@ -55,13 +55,14 @@ async def survivor(job: dict[str, Any]) -> None:
     assert scene.runner.worker is not None
     scene.say("started", worker=scene.runner.worker.name)
     tasks = [
-        await scene.create("asks", ONCE),
-        await scene.create("hold", ONCE),
-        await scene.create("asks", RESUMABLE),
+        await _try(scene, scene.create("asks", ONCE)),
+        await _try(scene, scene.create("hold", ONCE)),
+        await _try(scene, scene.create("asks", RESUMABLE)),
     ]
-    await scene.asked(tasks[0])
-    await scene.asked(tasks[2])
-    scene.say("ready", tasks=tasks)
+    if None not in tasks:
+        await scene.asked(tasks[0])
+        await scene.asked(tasks[2])
+        scene.say("ready", tasks=tasks)
 
     async def serve() -> None:
         line = await scene.heard("serve me", "subject", 60)

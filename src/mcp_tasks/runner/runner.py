@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CapacityLimiter
 
+from mcp_tasks.domain.status import TaskStatus
 from mcp_tasks.errors import (
     LeaseLostError,
     MCPTasksError,
@@ -428,7 +429,7 @@ class Runner:
         """Refuse to give out the id of a task that a takeover ended before it was whole."""
         with suppress(MCPTasksError):
             record = await self.store.get(record.owner, record.task_id)
-        if record.is_terminal and record.attempt == 1:
+        if record.status is TaskStatus.FAILED and record.attempt == 1:
             raise StoreUnavailableError(happened=False)
 
     async def get(self, owner: str, task_id: str) -> TaskRecord:
