@@ -48,14 +48,18 @@ class Build:
     async def start(self, dice: random.Random) -> Child:
         """Start a server of this build, and return it once it serves."""
         job = {"creates": 15, "seed": dice.randrange(2**32), "lacks": self._lacks}
-        child = await self.stage.fork("builds.member", **job)
+        return await _serving(self.stage, await self.stage.fork("builds.member", **job))
 
-        async def serves() -> bool:
-            lines = self.stage.acks.read()
-            return any((one["pid"], one["what"]) == (child.pid, "started") for one in lines)
 
-        assert await until(serves, PATIENCE), child.last_words
-        return child
+async def _serving(stage: Stage, child: Child) -> Child:
+    """Return a server once it serves, and knows what a SIGTERM means."""
+
+    async def serves() -> bool:
+        lines = stage.acks.read()
+        return any((one["pid"], one["what"]) == (child.pid, "started") for one in lines)
+
+    assert await until(serves, PATIENCE), child.last_words
+    return child
 
 
 @pytest.mark.timeout(400)
@@ -91,7 +95,8 @@ async def test_a_rolling_upgrade_loses_nothing_and_does_nothing_twice(
             for one in members:
                 one.send(signal.SIGTERM)
             assert {await one.ended() for one in members} == {0}, [o.last_words for o in members]
-            members = [await stages[1].fork("crowd.helper")]  # runs what they handed back
+            helper = await stages[1].fork("crowd.helper")  # runs what they handed back
+            members = [await _serving(stages[1], helper)]
             await stages[1].finish(workers=1)
             members[0].send(signal.SIGTERM)
             assert await members[0].ended() == 0, members[0].last_words

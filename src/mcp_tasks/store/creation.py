@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from mcp_tasks.domain.codec import TOMBSTONE
 from mcp_tasks.domain.record import FORMAT, Policy, TaskRecord
 from mcp_tasks.domain.status import TaskStatus
 from mcp_tasks.errors import (
@@ -240,8 +242,9 @@ class Creation(Records):
         Args:
             record: Which.
             data: What was written, if it is not known whether that happened. The same write is sent
-                again first: once it is answered, no copy of it can land any more.
+                again first: once it is answered, no copy of it can land on what lies there.
         """
+        key = self.keys.task(record.owner, record.task_id)
         delay = 0.1
         while True:
             try:
@@ -249,7 +252,13 @@ class Creation(Records):
                     await self.swap_record(record, data, 0)
                 found = await self.find(record.owner, record.task_id)
                 if found is not None and record.writes[0] in found.record.writes:
-                    await self._withdraw(found.record)
+                    # Were nothing left, a copy of the write that comes later would bring it back.
+                    gone_at = self.clock.now() + self.config.grace
+                    await repeat(
+                        partial(self.backend.put, key, TOMBSTONE, expires_at=gone_at),
+                        self.config.settle,
+                    )
+                    self._remove_beside(found.record)
             except StoreUnavailableError:
                 if self.is_closing:
                     raise
