@@ -50,3 +50,35 @@ async def test_a_create_that_a_takeover_was_faster_than_promises_nothing(shared:
 
     with pytest.raises(StoreUnavailableError):
         await creating
+
+
+async def test_a_worker_that_was_taken_over_forgets_no_task_before_it_is_freed(
+    shared: Stand,
+) -> None:
+    """Its body has stopped, but its record still names it: the entry on the sheet must stay."""
+
+    async def hold(task: TaskContext) -> None:
+        await asyncio.Event().wait()
+
+    shared.tool(hold)
+    runner = await shared.runner()
+    link = shared.link(runner)
+    goes_on = asyncio.Event()
+
+    async def hold_the_takeover_up(operation: str, key: str) -> None:
+        if operation == "list" and "@runs" in key:
+            await goes_on.wait()
+
+    task_id = await shared.create(runner, "hold")
+    assert runner.worker is not None
+    sheet = runner.worker.sheet
+    assert sheet is not None
+    link.before = hold_the_takeover_up
+    runner.worker.lose()
+    await shared.until(lambda: not runner.attempts)
+    sheet.trim()  # as a look that is under way does
+    await sheet.settle()
+    goes_on.set()
+
+    ended = await shared.ended(task_id)
+    assert shared.error_data(ended)["reason"] == "worker_lost"

@@ -589,6 +589,8 @@ class Runner:
         worker = self._worker
         if attempt.is_left:
             self._left[attempt.task_id] = attempt.worker  # its entry on the sheet must stay
+        elif attempt.record.is_held_by(attempt.worker, attempt.number):
+            pass  # lost: the entry stays, for whoever takes the worker over
         elif worker is not None and worker.sheet is not None and worker.name == attempt.worker:
             worker.sheet.drop(attempt.task_id)
         self._idle.set()
