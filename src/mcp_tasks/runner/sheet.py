@@ -75,6 +75,11 @@ class RunSheet:
         self._unplaced: dict[str, bool] = {}  # being added; true if it is over already
         self._waiting: list[tuple[SheetEntry, asyncio.Future[None]]] = []
         self._flush: asyncio.Task[None] | None = None
+        self._keeps_all = False
+
+    def keep_all(self) -> None:
+        """Take nothing off any more: the worker is lost, and all that it had has to be found."""
+        self._keeps_all = True
 
     def add(self, owner: str, task_id: str, attempt: int) -> asyncio.Future[None]:
         """Write a task down; done when it is durable. Adds that wait together share a swap.
@@ -98,6 +103,8 @@ class RunSheet:
 
     def trim(self) -> None:
         """Write out the drops of one block, when nothing else is written anyway."""
+        if self._keeps_all:
+            return
         if self._flush is None and any(block.over for block in self._blocks):
             self._flush = asyncio.create_task(self._run(trim=True))
 
@@ -148,7 +155,7 @@ class RunSheet:
         return block
 
     async def _swap(self, block: _Block, entries: list[SheetEntry]) -> None:
-        over = block.over
+        over = set[str]() if self._keeps_all else block.over
         kept = {key: entry for key, entry in block.entries.items() if key not in over}
         kept.update((entry.task_id, entry) for entry in entries)
         data = _encoder.encode(list(kept.values()))

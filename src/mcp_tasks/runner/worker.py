@@ -146,6 +146,8 @@ class Worker:
         """Note that this worker was taken over; it never becomes good again."""
         if not self._lost:
             self._lost = True
+            if self.sheet is not None:
+                self.sheet.keep_all()
             self._on_lost()
 
     async def stop_beat(self) -> None:
