@@ -167,6 +167,8 @@ class Attempt:
         outcome: Outcome | None = None
         try:
             self._is_cancellable = True
+            if self.record.cancel is not None and self.why is None:
+                self.why = Stop.CANCEL  # it came on top of the claim: nobody will say so again
             if self.why is None:
                 outcome = await self._execute()
         except asyncio.CancelledError:

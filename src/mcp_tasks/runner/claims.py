@@ -13,7 +13,6 @@ import math
 from typing import TYPE_CHECKING
 
 from mcp_tasks.domain import transitions
-from mcp_tasks.domain.status import TaskStatus
 from mcp_tasks.errors import LeaseLostError, MCPTasksError, StoreUnavailableError
 from mcp_tasks.failpoints import failpoint
 from mcp_tasks.ids import short
@@ -93,8 +92,8 @@ class Claims:
             await worker.sheet.add(owner, task_id, number)
         claimed = await self._swap(worker, found, number)
         failpoint("claim.after_cas_before_run")
-        if claimed.record.status is not TaskStatus.WORKING or body is None:
-            return None
+        if body is None or not claimed.record.is_held_by(worker.name, number):
+            return None  # it has ended, or the claim landed and was taken away again since
         return claimed, body
 
     async def _swap(self, worker: Worker, found: Versioned, number: int) -> Versioned:

@@ -137,7 +137,8 @@ class Reaper:
             return True
         sight = self._seen.get(name)
         if sight is None or sight.version != version:
-            self._seen[name] = _Sight(version, now)
+            # From after the look: it may have begun long before the worker wrote this.
+            self._seen[name] = _Sight(version, self._store.clock.elapsed())
             return False
         return now - sight.since >= self._config.lease
 

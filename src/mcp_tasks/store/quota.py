@@ -22,10 +22,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
-from mcp_tasks.domain.codec import TOMBSTONE, decode_record
+from mcp_tasks.domain import transitions
+from mcp_tasks.domain.codec import TOMBSTONE, decode_record, encode_record
+from mcp_tasks.domain.record import FORMAT, RECENT_WRITES
 from mcp_tasks.errors import ContentionError, RecordFormatError, RecordNotFoundError
 from mcp_tasks.failpoints import failpoint
+from mcp_tasks.ids import new_name
 from mcp_tasks.store.writing import back_off, swap, translated
 
 
@@ -282,4 +286,20 @@ class Quota:
             record = decode_record(found.data)
         except RecordFormatError:
             return True
-        return record is not None and not record.is_terminal and self._clock.now() < record.deadline
+        if record is None or record.is_terminal:
+            return False
+        if self._clock.now() < record.deadline or record.min_writer > FORMAT:
+            return True
+        # Ended first: an extension that is under way would let it live on beside the place's next.
+        ended = replace(
+            transitions.expire(record), writes=(*record.writes[1 - RECENT_WRITES :], new_name())
+        )
+        version, _ = await swap(
+            self._backend,
+            key,
+            encode_record(ended),
+            found.version,
+            record.deadline + self._config.grace,
+            self._config.settle,
+        )
+        return version is None  # somebody was faster: the next look tells

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -36,7 +36,7 @@ from mcp_tasks.storage.keys import Keys
 from mcp_tasks.store.changes import Changes, Versioned
 from mcp_tasks.store.config import StoreConfig
 from mcp_tasks.store.fitting import Fitting
-from mcp_tasks.store.index import Index
+from mcp_tasks.store.index import Index, has_news
 from mcp_tasks.store.payloads import Payloads, blobs_to_run
 from mcp_tasks.store.quota import Quota
 from mcp_tasks.store.trail import log_change
@@ -54,6 +54,14 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger("mcp_tasks.store")
+
+
+class _Sent(NamedTuple):
+    """A write of a record: as what, in bytes, and on top of which version."""
+
+    record: TaskRecord
+    data: bytes
+    version: int
 
 
 class Records:
@@ -172,6 +180,25 @@ class Records:
             StoreUnavailableError: The database failed; `happened` says what is known.
             TaskError: What the transition refuses. Nothing was changed.
         """
+        sent: list[_Sent] = []
+        try:
+            return await self._change(owner, task_id, transition, known, run, patience, sent)
+        except StoreUnavailableError as error:
+            if error.happened is None and sent:
+                self.soon(self._find_out(sent[-1]))
+            raise
+
+    async def _change(
+        self,
+        owner: str,
+        task_id: str,
+        transition: Transition,
+        known: Versioned | None,
+        run: str,
+        patience: float | None,
+        sent: list[_Sent],
+    ) -> Versioned:
+        """Do what `change` says. Notes in `sent` what a body of this process has to hear of."""
         write_id = new_name()
         current = known
         unanswered: Versioned | None = None
@@ -215,6 +242,8 @@ class Records:
             writes = (*record.writes[1 - RECENT_WRITES :], write_id)
             new, data = await self.fitting.fit(replace(new, writes=writes), run, self.head_bytes)
             await self.index.announce(record, new, version)
+            if new.worker in self.index.here and has_news(record, new):
+                sent.append(_Sent(new, data, version))
             committed, went_unanswered = await self.swap_record(new, data, version, patience)
             if committed is not None:
                 written = Versioned(new, committed)
@@ -227,6 +256,28 @@ class Records:
         if unanswered is not None:
             raise StoreUnavailableError(happened=None)
         raise ContentionError(self.config.max_tries)
+
+    async def _find_out(self, sent: _Sent) -> None:
+        """Tell of a write that nobody answered, as soon as it is known what came of it.
+
+        The body that it concerns runs in this process, so no other one would tell it. The same
+        write is sent again first: once it is answered, no copy of it can land any more.
+        """
+        record, data, version = sent
+        delay = 0.1
+        while True:
+            try:
+                await self.swap_record(record, data, version)
+                found = await self.find(record.owner, record.task_id)
+            except StoreUnavailableError:
+                if self.is_closing:
+                    raise
+            else:
+                if found is not None:
+                    self.changes.publish(found)
+                return
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, 2.0)
 
     def _after(self, old: TaskRecord, written: Versioned) -> None:
         """Do what follows a write: free the owner's place, drop values, tell who waits."""
