@@ -164,7 +164,8 @@ class Attempts(Actors):
     def hand_back(self, w: int, t: int, n: int, state: str) -> Actor:
         """Give a task up whose body is `started`, `claimed` and no more, or just `created`.
 
-        The last one is acknowledged after that.
+        The last one is acknowledged after that, unless a takeover ended it: that it was never
+        started is no answer to a create.
         """
         while True:
             found = yield get(("task", t))
@@ -175,8 +176,10 @@ class Attempts(Actors):
             new = yield from self.freed(record, t, started=state == "started")
             got = yield from self.swap(("task", t), found, new, tag=("attempt", w, n), at=at)
             if got == OK:
+                record = new
                 break
-        if state == "created" and found is not None:
+        is_overtaken = record is not None and record.status == FAILED and record.attempt == 1
+        if state == "created" and found is not None and not is_overtaken:
             yield ("ack", "create", t)
         return become("forget", w, t)
 

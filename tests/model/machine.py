@@ -276,7 +276,10 @@ class Machine(Database):
         return "started" if begun else "claimed", replaced(state, THREADS, state[THREADS] - gone)
 
     def _lost(self, state: State, p: int, w: int) -> State:
-        """Learn that `w` was taken over: stop its bodies, and go on as somebody new."""
+        """Learn that `w` was taken over: stop its bodies, and go on as somebody new.
+
+        Their tasks stay on the sheet of `w`, whoever stopped them: it is what finds them.
+        """
         process: Process = state[PROCESSES][p]
         if process.worker != w or process.is_draining:
             return state
@@ -289,6 +292,14 @@ class Machine(Database):
             and self._wanted(*thread[1:])[0] in ("wait", "pick", "lapsed")
         }
         state = replaced(state, THREADS, state[THREADS] - idle)
+        if self.configuration.is_wrong("lost_forgets"):
+            process = state[PROCESSES][p]
+            for _, name, args, _ in idle:
+                if name in BODIES:
+                    process = process.forgetting(w, args[1])
+            state = self.with_process(state, p, process)
+            if process.has_over(w):
+                (state,) = self.go_on(state, (p, "trim", (w,), ()))
         (state,) = self.go_on(state, (p, "renew", (p, w), ()))
         return state
 

@@ -168,6 +168,10 @@ MISTAKES = {
         "a task that its worker claims again is still over on its sheet, and trimmed",
         replace(PARK, trims=True),
     ),
+    "lost_forgets": Mistake(
+        "a worker that was taken over takes its bodies' tasks off its sheet when it stops them",
+        replace(WAIT, answers=(), kills=0, lapses=1),
+    ),
     # --- the database away -----------------------------------------------------------------------
     "fence_stops_all": Mistake(
         "a worker whose beats fail gives up what may not run again, though nobody took it",
