@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from tests.chaos.harness import Nursery
 
 
-LEASE = RunnerConfig().lease
+_TIMES = RunnerConfig()
+WORST = _TIMES.lease + 2 * 1.2 * _TIMES.scan + _TIMES.look
+"""Seconds until a death on another machine is noticed at the latest: the look that sees the last
+beat comes within a scan, and so does the one that finds it a lease old."""
 
 
 @pytest.mark.timeout(600)
@@ -53,7 +56,7 @@ async def test_a_death_on_another_machine_is_noticed_by_its_lease(
         took += await _measure(children, url, folder, dice, rounds=1, victims=8, locks=False)
 
     report = _report("other host, sqlite", sorted(took))
-    assert max(took) <= LEASE + 3.0, report
+    assert max(took) <= WORST + 1.0, report
 
 
 async def _measure(
@@ -85,14 +88,14 @@ async def _measure(
                 killed[one.pid] = time.monotonic_ns()
                 one.send(signal.SIGKILL)
                 await asyncio.sleep(dice.uniform(0, 0.3))
-            assert await until(_Witnessed(stage, before + 3 * victims), 60)
+            assert await until(_Ended(stage, before, victims), 60)
             lines = stage.witness.read()[before:]
             first = {line["task"]: line["pid"] for line in lines if line["attempt"] == 1}
-            took += [
-                (line["at"] - killed[first[line["task"]]]) / 1e9
-                for line in lines
-                if line["attempt"] == 2 and line["what"] == "start"
-            ]
+            again: dict[str, int] = {}
+            for line in lines:  # one that is about to die itself may claim, and not even begin
+                if line["attempt"] > 1 and line["what"] == "start":
+                    again.setdefault(line["task"], line["at"])
+            took += [(at - killed[first[task]]) / 1e9 for task, at in again.items()]
     finally:
         await helper.kill()
         await stage.store.close()
@@ -113,6 +116,19 @@ class _Witnessed:
 
     async def __call__(self) -> bool:
         return len(self._stage.witness.read()) >= self._lines
+
+
+class _Ended:
+    """Whether bodies of so many tasks came to their end, of those that were witnessed lately."""
+
+    def __init__(self, stage: Stage, after: int, tasks: int) -> None:
+        self._stage = stage
+        self._after = after
+        self._tasks = tasks
+
+    async def __call__(self) -> bool:
+        lines = self._stage.witness.read()[self._after :]
+        return len({line["task"] for line in lines if line["what"] == "end"}) >= self._tasks
 
 
 def _report(what: str, took: list[float]) -> str:
