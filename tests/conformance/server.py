@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
+import sys
 from typing import Annotated
 
 import anyio
@@ -23,7 +25,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, MISSING_REQUIRED_CLIENT_CAPABILITY
 from pydantic import BaseModel
 
-from mcp_tasks import TaskContext, Tasks  # noqa: TC001 - read from annotations
+from mcp_tasks import RunnerConfig, TaskContext, Tasks  # noqa: TC001 - read from annotations
 from mcp_tasks.storage.base import Initializable
 from mcp_tasks.storage.urls import open_backend
 from mcp_tasks.testing.servers import NAMES, server_named
@@ -49,7 +51,7 @@ async def ask_name() -> Elicit[Name]:
 def make_server(store: str) -> MCPServer:
     """Make the server, with its tasks in `store`."""
     mcp = MCPServer("mcp-tasks-conformance", version="1", log_level="WARNING")
-    tasks = Tasks.install(mcp, store)
+    tasks = Tasks.install(mcp, store, runner_config=RunnerConfig(drain=0.5))
     _add_task_tools(mcp, tasks)
     _add_diagnostic_tools(mcp)
 
@@ -162,12 +164,19 @@ def main() -> None:
     parser.add_argument("--store", default="memory://", help="a URL, or the name of a server")
     options = parser.parse_args()
     if options.store in NAMES:
+        # uvicorn passes the signal on when it has ended; the default would end us in here.
+        signal.signal(signal.SIGTERM, end)
         with server_named(options.store) as server:
             os.environ.update(server.environment)
             asyncio.run(set_up(server.url))
             serve(server.url, options)
     else:
         serve(options.store, options)
+
+
+def end(_number: int, _frame: object) -> None:
+    """Leave by an exception, so that what was started is ended."""
+    sys.exit(0)
 
 
 async def set_up(url: str) -> None:
